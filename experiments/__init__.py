@@ -1,0 +1,1 @@
+"""The paper's controlled experiments and their extensions, one file each."""

@@ -1,0 +1,66 @@
+"""A claim of the paper, turned into a statement that an interval can settle."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What the interval says about one statement."""
+
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    OPEN = "not settled"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its confidence interval (95 % unless the text says otherwise)."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def from_standard_error(cls, value: float, standard_error: float, z: float = 1.959963984540054) -> Estimate:
+        """A normal interval."""
+        return cls(value, value - z * standard_error, value + z * standard_error)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One testable statement: what was reported, what we find, the exact value where one exists, the outcome.
+
+    `claim` is the number of the paper's claim (1 to 11). `primary` marks the statements that the claim stands or
+    falls with; the others are about its limits.
+    """
+
+    claim: int
+    statement: str
+    ours: Estimate
+    outcome: Outcome
+    reported: float | None = None
+    exact: float | None = None
+    primary: bool = True
+    note: str = ""
+
+
+def less(ours: Estimate, bound: float) -> Outcome:
+    """Is the quantity below the bound? Holds or fails only where the whole interval says so."""
+    if ours.high < bound:
+        return Outcome.HOLDS
+    return Outcome.FAILS if ours.low > bound else Outcome.OPEN
+
+
+def greater(ours: Estimate, bound: float) -> Outcome:
+    """Is the quantity above the bound?"""
+    return less(Estimate(-ours.value, -ours.high, -ours.low), -bound)
+
+
+def agrees(value: float, exact: float, standard_error: float, tolerance: float = 4.0) -> Outcome:
+    """Does a simulated value agree with its exact one, within `tolerance` standard errors?"""
+    if not math.isfinite(value) or not math.isfinite(standard_error):
+        return Outcome.OPEN
+    return Outcome.HOLDS if abs(value - exact) <= tolerance * standard_error else Outcome.FAILS

@@ -1,0 +1,44 @@
+"""Variance-budget analysis of multi-response training (arXiv:2606.00544).
+
+Public names load on first use, so that the calculator (`allocate`, `estimate_components`) never pays for JAX.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# module -> public names
+_EXPORTS: dict[str, tuple[str, ...]] = {
+    "errors": ("InputError",),
+    "variance": ("VarianceComponents", "estimator_variance"),
+    "allocation": ("Cost", "Plan", "allocate", "optimal_responses"),
+    "components": ("estimate_components",),
+    "selection": ("select",),
+    "distributions": ("GaussianModes",),
+}
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+if TYPE_CHECKING:
+    from mrtsim.allocation import Cost, Plan, allocate, optimal_responses
+    from mrtsim.components import estimate_components
+    from mrtsim.distributions import GaussianModes
+    from mrtsim.errors import InputError
+    from mrtsim.selection import select
+    from mrtsim.variance import VarianceComponents, estimator_variance
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mrtsim' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"mrtsim.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

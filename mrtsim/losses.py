@@ -1,0 +1,39 @@
+"""What is l(theta; x, y)? Losses with the signature loss(model, prompts, responses) -> losses.
+
+Prompts are (prompts, d), responses and losses (prompts, responses): the model sees each prompt once, however many
+responses it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mrtsim.learners import MDN, MLP, Mixture
+
+Loss = Callable[[Any, Float[Array, "prompts d"], Float[Array, "prompts k"]], Float[Array, "prompts k"]]
+
+
+def squared_loss(
+    model: MLP, prompts: Float[Array, "prompts d"], responses: Float[Array, "prompts k"]
+) -> Float[Array, "prompts k"]:
+    """(y - model(x))^2, the loss of E1."""
+    return jnp.square(responses - model(prompts)[:, None])
+
+
+def mixture_nll(mixture: Mixture, responses: Float[Array, "*prompts k"]) -> Float[Array, "*prompts k"]:
+    """Negative log-likelihood, in nats, of responses under their prompt's Gaussian mixture."""
+    standard = (responses[..., None] - mixture.means[..., None, :]) * jnp.exp(-mixture.log_scales[..., None, :])
+    log_density = -0.5 * jnp.square(standard) - mixture.log_scales[..., None, :] - 0.5 * jnp.log(2 * jnp.pi)
+    return -jax.nn.logsumexp(mixture.log_weights[..., None, :] + log_density, axis=-1)
+
+
+def mdn_nll(
+    model: MDN, prompts: Float[Array, "prompts d"], responses: Float[Array, "prompts k"]
+) -> Float[Array, "prompts k"]:
+    """The MDN's negative log-likelihood in nats, the loss of E2 to E6."""
+    return mixture_nll(model(prompts), responses)
