@@ -24,7 +24,9 @@ class Estimate:
     high: float
 
     @classmethod
-    def from_standard_error(cls, value: float, standard_error: float, z: float = 1.959963984540054) -> Estimate:
+    def from_standard_error(
+        cls, value: float, standard_error: float, z: float = 1.959963984540054
+    ) -> Estimate:
         """A normal interval."""
         return cls(value, value - z * standard_error, value + z * standard_error)
 

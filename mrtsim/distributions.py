@@ -38,7 +38,9 @@ class GaussianModes(eqx.Module):
         """Draw n responses to each prompt; returns them and the mode of each."""
         shape = (*prompts.shape[:-1], n)
         mode_key, noise_key = jax.random.split(key)
-        modes = jax.random.categorical(mode_key, jnp.log(jnp.asarray(self.weights, prompts.dtype)), shape=shape)
+        modes = jax.random.categorical(
+            mode_key, jnp.log(jnp.asarray(self.weights, prompts.dtype)), shape=shape
+        )
         offsets, scales = (jnp.asarray(a, prompts.dtype)[modes] for a in (self.offsets, self.scales))
         noise = jax.random.normal(noise_key, shape, prompts.dtype)
         return self.centre(prompts)[..., None] + offsets + scales * noise, modes

@@ -38,7 +38,9 @@ class MDN(eqx.Module):
     means: eqx.nn.Linear
     log_scales: eqx.nn.Linear
 
-    def __init__(self, key: PRNGKeyArray, in_size: int = 5, width: int = 64, depth: int = 2, components: int = 5):
+    def __init__(
+        self, key: PRNGKeyArray, in_size: int = 5, width: int = 64, depth: int = 2, components: int = 5
+    ):
         keys = jax.random.split(key, 4)
         self.trunk = eqx.nn.MLP(in_size, width, width, depth - 1, jax.nn.relu, jax.nn.relu, key=keys[0])
         self.logits, self.means, self.log_scales = (

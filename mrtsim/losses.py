@@ -27,7 +27,9 @@ def squared_loss(
 
 def mixture_nll(mixture: Mixture, responses: Float[Array, "*prompts k"]) -> Float[Array, "*prompts k"]:
     """Negative log-likelihood, in nats, of responses under their prompt's Gaussian mixture."""
-    standard = (responses[..., None] - mixture.means[..., None, :]) * jnp.exp(-mixture.log_scales[..., None, :])
+    standard = (responses[..., None] - mixture.means[..., None, :]) * jnp.exp(
+        -mixture.log_scales[..., None, :]
+    )
     log_density = -0.5 * jnp.square(standard) - mixture.log_scales[..., None, :] - 0.5 * jnp.log(2 * jnp.pi)
     return -jax.nn.logsumexp(mixture.log_weights[..., None, :] + log_density, axis=-1)
 
