@@ -1,0 +1,280 @@
+"""How are replicates run? Fixed blocks, threads, devices, hosts: blocks in, summaries out, no files.
+
+Replicate i of `fn` sees the key `fold_in(key, i)`. The compiled unit is a plain jitted block: `fn` under `vmap` over
+`block` consecutive replicates, without collectives. A block is handed whole to one device, so its bits do not depend on
+how many devices, threads or hosts share the work, nor on the memory bound, which only limits how many blocks are in
+flight. They do depend on the block size, on the versions of JAX and its compiler, and on the processor's instruction
+set and core count.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import SingleDeviceSharding
+from tqdm import tqdm
+
+from mrtsim.errors import InputError
+
+_BLOCK_BYTES = 2**21  # a block's largest array should stay in the cache of a core
+
+
+def replicate(
+    fn: Callable[..., Any],
+    key: jax.Array,
+    n: int,
+    *args: Any,
+    block: int | None = None,
+    memory: float | None = None,
+    threads: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    progress: str | None = None,
+) -> Any:
+    """Run fn(key_i, *args) for n keys and return what it returns, stacked, as NumPy arrays of shape (n, ...).
+
+    **Arguments:**
+
+    - `fn`: a pure function of a key and of `args` that returns a pytree of small arrays. It is compiled once for
+      each shape of its arguments: pass what changes between settings as `args`, not in a new closure.
+    - `key`: replicate i gets `jax.random.fold_in(key, i)`.
+    - `n`: number of replicates.
+    - `args`: pytrees, the same for every replicate. Arrays and numbers are dynamic (new values do not recompile),
+      everything else in them is static.
+    - `block`: replicates in a compiled unit. By default a power of two, chosen from the shapes alone so that the
+      block's largest array fits a core's cache and there are at least 8 blocks. Give it to make the first
+      replicates of a long run the same to the last bit as those of a short one.
+    - `memory`: bound in bytes on the blocks in flight, half of the machine's (or the devices') memory by default.
+    - `threads`: blocks in flight; by default a thread a core on CPU, two a device elsewhere.
+    - `devices`: local devices to use in turn, all by default.
+    - `progress`: a label; shows a progress bar with rate and time left where standard error is a terminal.
+
+    Floating-point results are float64. `jax.enable_x64` is respected. After `jax.distributed.initialize`, process
+    p of P runs the blocks b = p mod P, and every process gets the whole answer.
+
+    **Raises:** `InputError` where one block alone exceeds `memory`.
+    """
+    plan = prepare(fn, key, n, *args, block=block, devices=devices)
+    mine = {}
+    for index, values in run(plan, memory=memory, threads=threads, progress=progress):
+        mine[index] = values
+    return assemble(plan, mine)
+
+
+class Plan(NamedTuple):
+    """A replicate call, traced: what `run` and `assemble` need to know."""
+
+    fn: Callable[..., Any]
+    key: jax.Array
+    n: int
+    block: int
+    static: Any
+    dynamic: Any
+    devices: tuple[jax.Device, ...]
+    outputs: list[jax.ShapeDtypeStruct]  # of one replicate, on the host
+    out_tree: Any
+
+    @property
+    def n_blocks(self) -> int:
+        return -(-self.n // self.block)
+
+
+def prepare(
+    fn: Callable[..., Any],
+    key: jax.Array,
+    n: int,
+    *args: Any,
+    block: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Plan:
+    """Check and trace a call of `replicate`."""
+    if not 1 <= n < 2**32:
+        raise InputError(f"n (the number of replicates) must be between 1 and 2^32 - 1, got {n}")
+    if block is not None and block < 1:
+        raise InputError(f"block (replicates in a compiled unit) must be at least 1, got {block}")
+    dynamic, static = eqx.partition(args, eqx.is_array_like)
+    traced = jax.jit(lambda key, dynamic: fn(key, *eqx.combine(dynamic, static))).trace(key, dynamic)
+    leaves, out_tree = jax.tree.flatten(traced.out_info)
+    outputs = [jax.ShapeDtypeStruct(leaf.shape, _host_dtype(leaf.dtype)) for leaf in leaves]
+    if block is None:
+        block = _default_block(traced.jaxpr.jaxpr, n)
+    return Plan(fn, key, n, block, static, dynamic, tuple(devices or jax.local_devices()), outputs, out_tree)
+
+
+def run(
+    plan: Plan,
+    *,
+    done: Collection[int] = (),
+    memory: float | None = None,
+    threads: int | None = None,
+    progress: str | None = None,
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Yield (block index, leaves of shape (block, ...)) in block order, for this process's blocks not in `done`."""
+    mine = range(jax.process_index(), plan.n_blocks, jax.process_count())
+    todo = [index for index in mine if index not in done]
+    if not todo:
+        return
+    x64 = jax.config.jax_enable_x64
+    devices = plan.devices[: len(todo)]
+    executables = [_executable(plan, device) for device in devices]
+    placed = [jax.device_put((plan.key, plan.dynamic), device) for device in devices]
+    workers = _workers(plan, executables[0], memory, threads)
+
+    def compute(index: int) -> list[np.ndarray]:
+        which = index // jax.process_count() % len(devices)
+        # The 64-bit mode belongs to a thread, and a float64 array must become NumPy inside it.
+        with jax.enable_x64(x64):
+            out = executables[which](np.uint32(index * plan.block), *placed[which])
+            leaves = jax.tree.leaves(out)
+            return [np.asarray(a, s.dtype) for a, s in zip(leaves, plan.outputs, strict=True)]
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="replicate")
+    pending: deque[tuple[int, Any]] = deque()
+    bar = tqdm(
+        total=len(mine) * plan.block,
+        initial=(len(mine) - len(todo)) * plan.block,
+        desc=progress,
+        unit="replicate",
+        disable=None if progress is not None and jax.process_index() == 0 else True,
+    )
+    try:
+        for index in todo:
+            pending.append((index, pool.submit(compute, index)))
+            if len(pending) > 2 * workers:
+                first, future = pending.popleft()
+                values = future.result()
+                bar.update(plan.block)
+                yield first, values
+        while pending:
+            first, future = pending.popleft()
+            values = future.result()
+            bar.update(plan.block)
+            yield first, values
+    finally:
+        # On an error or Ctrl-C: drop what waits, let the blocks that run finish (they cannot be stopped).
+        pool.shutdown(wait=True, cancel_futures=True)
+        bar.close()
+
+
+def assemble(plan: Plan, blocks: dict[int, list[np.ndarray]]) -> Any:
+    """Join the blocks of every process, in block order, into the pytree that `replicate` returns."""
+    if jax.process_count() > 1:
+        blocks = _gather(plan, blocks)
+    joined = []
+    for i, spec in enumerate(plan.outputs):
+        out = np.empty((plan.n, *spec.shape), spec.dtype)
+        for index in range(plan.n_blocks):
+            start = index * plan.block
+            stop = min(start + plan.block, plan.n)
+            out[start:stop] = blocks[index][i][: stop - start]
+        joined.append(out)
+    return jax.tree.unflatten(plan.out_tree, joined)
+
+
+def _gather(plan: Plan, blocks: dict[int, list[np.ndarray]]) -> dict[int, list[np.ndarray]]:
+    """Exchange blocks between processes, as bytes, so that no 64-bit number is cut to 32."""
+    count = jax.process_count()
+    sizes = [plan.block * int(np.prod(s.shape)) * s.dtype.itemsize for s in plan.outputs]
+    mine = np.zeros((-(-plan.n_blocks // count), sum(sizes)), np.uint8)
+    for index in range(jax.process_index(), plan.n_blocks, count):
+        packed = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in blocks[index])
+        mine[index // count] = np.frombuffer(packed, np.uint8)
+    everyone = np.asarray(multihost_utils.process_allgather(mine))
+    edges = np.cumsum(sizes)[:-1]
+    return {
+        index: [
+            np.frombuffer(part.tobytes(), s.dtype).reshape(plan.block, *s.shape)
+            for part, s in zip(
+                np.split(everyone[index % count, index // count], edges), plan.outputs, strict=True
+            )
+        ]
+        for index in range(plan.n_blocks)
+    }
+
+
+def _executable(plan: Plan, device: jax.Device) -> jax.stages.Compiled:
+    sharding = SingleDeviceSharding(device)
+    leaves, treedef = jax.tree.flatten((plan.key, plan.dynamic))
+    avals = tuple(jax.typeof(leaf) for leaf in leaves)
+    static, static_tree = jax.tree.flatten(plan.static)
+    mode = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)
+    return _compile(plan.fn, plan.block, avals, treedef, tuple(static), static_tree, sharding, mode)
+
+
+@lru_cache(maxsize=128)
+def _compile(fn, block, avals, treedef, static, static_tree, sharding, mode) -> jax.stages.Compiled:
+    del mode  # part of the cache's key
+    constants = jax.tree.unflatten(static_tree, static)
+
+    def run_block(start, key, dynamic):
+        args = eqx.combine(dynamic, constants)
+        indices = start + jnp.arange(block, dtype=jnp.uint32)
+        return jax.vmap(lambda i: fn(jax.random.fold_in(key, i), *args))(indices)
+
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding, weak_type=a.weak_type) for a in avals]
+    start = jax.ShapeDtypeStruct((), jnp.uint32, sharding=sharding)
+    return jax.jit(run_block).lower(start, *jax.tree.unflatten(treedef, shapes)).compile()
+
+
+def _workers(plan: Plan, executable, memory: float | None, threads: int | None) -> int:
+    """Blocks in flight: as many as the hardware wants and the memory bound allows."""
+    device = plan.devices[0]
+    on_cpu = device.platform == "cpu"
+    if threads is None:
+        threads = usable_cores() if on_cpu else 2 * len(plan.devices)
+    stats = executable.memory_analysis()
+    need = stats.temp_size_in_bytes + stats.output_size_in_bytes
+    if memory is None:
+        if on_cpu:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+        else:
+            memory = (device.memory_stats() or {}).get("bytes_limit", np.inf) / 2 * len(plan.devices)
+    if need > memory:
+        raise InputError(
+            f"one block of {plan.block} replicates needs {need / 2**20:.0f} MiB, above the memory bound of "
+            f"{memory / 2**20:.0f} MiB: lower block, or raise memory"
+        )
+    return max(1, min(threads, int(memory // max(need, 1))))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _host_dtype(dtype: Any) -> np.dtype:
+    return np.dtype(np.float64) if jnp.issubdtype(dtype, jnp.floating) else np.dtype(dtype)
+
+
+def _default_block(jaxpr: Any, n: int) -> int:
+    largest = max(_largest_array(jaxpr), 1)
+    fits = max(1, _BLOCK_BYTES // largest)
+    return 2 ** (int(min(fits, max(1, n // 8), 4096)).bit_length() - 1)
+
+
+def _largest_array(jaxpr: Any) -> int:
+    """Bytes of the largest intermediate array, inner loops and calls included."""
+    sizes = [0]
+    for equation in jaxpr.eqns:
+        sizes += [v.aval.size * v.aval.dtype.itemsize for v in equation.outvars if hasattr(v.aval, "size")]
+        sizes += [
+            _largest_array(inner) for inner in jax.tree.leaves(list(map(_jaxprs, equation.params.values())))
+        ]
+    return max(sizes)
+
+
+def _jaxprs(value: Any) -> list[Any]:
+    """The jaxprs in one parameter of an equation."""
+    if isinstance(value, (tuple, list)):
+        return [inner for item in value for inner in _jaxprs(item)]
+    inner = getattr(value, "jaxpr", value)
+    return [inner] if hasattr(inner, "eqns") else []
