@@ -1,1 +1,150 @@
-"""The `mrtsim` command."""
+"""The `mrtsim` command: one module a subcommand, and what they share.
+
+A subcommand's module has `add_parser(subparsers)` and `run(args) -> int`; what is heavy is imported in `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NoReturn
+
+from mrtsim import __version__
+from mrtsim.errors import InputError
+
+COMMANDS = ("allocate", "pilot", "select")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line on standard error, and exit code 2."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 2 wrong input or arguments."""
+    parser = Parser(
+        prog="mrtsim",
+        description="Variance-budget analysis of multi-response training: how many responses per prompt, and "
+        "which.",
+    )
+    parser.add_argument("--version", action="version", version=f"mrtsim {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in filter(lambda name: find_spec(f"mrtsim.cli.{name}"), COMMANDS):
+        import_module(f"mrtsim.cli.{command}").add_parser(subparsers)
+    try:
+        args = parser.parse_args(argv)
+        code = import_module(f"mrtsim.cli.{args.command}").run(args)
+        sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last flush
+        return code
+    except InputError as error:
+        print(f"mrtsim {args.command}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def strict_json(value: Any) -> str:
+    """`value` as strict JSON on one line: infinite and undefined numbers are null, NumPy values plain."""
+    return json.dumps(_plain(value), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number as a person reads it: `digits` significant digits, whole numbers in full below 1e15."""
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**15 else f"{float(value):.{digits}g}"
+    if math.isnan(value):
+        return "undefined"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return f"{value:.{digits}g}" if abs(value) < 10**digits or abs(value) >= 1e15 else f"{value:.0f}"
+
+
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = (), indent: str = "  ") -> str:
+    """Rows as aligned columns: text to the left, numbers to the right."""
+    cells = [list(header)] if header else []
+    cells += [[number(cell) if isinstance(cell, int | float) else str(cell) for cell in row] for row in rows]
+    columns = range(max(map(len, cells), default=0))
+    numeric = [any(isinstance(row[c], int | float) for row in rows if c < len(row)) for c in columns]
+    widths = [max(len(row[c]) for row in cells if c < len(row)) for c in columns]
+    return "\n".join(
+        (
+            indent
+            + "  ".join(
+                cell.rjust(width) if right else cell.ljust(width)
+                for cell, width, right in zip(row, widths, numeric, strict=False)
+            )
+        ).rstrip()
+        for row in cells
+    )
+
+
+def positive(text: str) -> float:
+    """Argument type: a finite number above 0."""
+    value = _finite(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text!r}")
+    return value
+
+
+def non_negative(text: str) -> float:
+    """Argument type: a finite number, 0 or above."""
+    value = _finite(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or above, not {text!r}")
+    return value
+
+
+def probability(text: str) -> float:
+    """Argument type: a number between 0 and 1, both excluded."""
+    value = _finite(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, such as 0.95, not {text!r}")
+    return value
+
+
+def count(text: str) -> int:
+    """Argument type: a whole number, 1 or above."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return value
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, not {text!r}")
+    return value
