@@ -76,41 +76,25 @@ _SMOOTH = ((hermite, (32,)), (hermite, (45,)), (panels, (20, 8)))
 _COMPOSITE = tuple((panels, sizes) for sizes in ((20, 8), (31, 11), (67, 10), (150, 9), (331, 8), (743, 7)))
 
 
-def _conditional_expectation(
-    distribution: Any,
-    fn: Callable[[Array], Array],
-    prompts: Any,
-    rules: list[Rule | None],
-    tolerance: float,
-    max_values: int,
-) -> Expectation:
-    with jax.enable_x64(True):
-        prompts = jnp.asarray(np.asarray(prompts, np.float64))
-        estimates: list[np.ndarray] = []
-        error = np.zeros(0)
-        for rule in rules:
-            responses, weights = distribution.quadrature(prompts, rule)
-            step = max(1, max_values // max(1, len(prompts)))
-            total, size = 0.0, 0.0
-            for start in range(0, responses.shape[-1], step):
-                some = slice(start, start + step)
-                values = np.asarray(fn(responses[:, some]), np.float64)
-                weight = np.asarray(weights[:, some]).reshape(
-                    weights[:, some].shape + (1,) * (values.ndim - 2)
-                )
-                total = total + (weight * values).sum(1)
-                size = size + np.abs(weight * values).sum(1)
-            estimates.append(np.asarray(total))
-            rounding = 4 * np.finfo(float).eps * np.asarray(size)
-            gaps = [np.abs(estimates[-1] - earlier) for earlier in estimates[-3:-1]]
-            # Two rules can agree by accident on one prompt, not on all: no error is below the typical one.
-            typical = [np.broadcast_to(np.sqrt(np.mean(gap**2, axis=0)), gap.shape) for gap in gaps]
-            error = np.maximum.reduce([rounding, *gaps, *typical])
-            if len(estimates) >= min(3, len(rules)) and np.all(
-                error <= tolerance * np.asarray(size) + rounding
-            ):
-                break
-    return Expectation(estimates[-1], error)
+def _parts(rule: Rule, size: int) -> list[Rule]:
+    """The rule in pieces of one size, the last filled up with weight 0: one shape is compiled once."""
+    fill = -len(rule.nodes) % size
+    nodes = np.concatenate([rule.nodes, np.full(fill, rule.nodes[-1])]).reshape(-1, size)
+    weights = np.concatenate([rule.weights, np.zeros(fill)]).reshape(-1, size)
+    return [Rule(*piece) for piece in zip(nodes, weights, strict=True)]
+
+
+def _weighted_sums(
+    distribution: Any, fn: Callable[[Array], Array], prompts: Array, parts: list[Rule | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over the nodes of all parts of weight fn and of its absolute value."""
+    total = size = np.zeros(())
+    for part in parts:
+        responses, weights = distribution.quadrature(prompts, part)
+        values = np.asarray(fn(responses), np.float64)
+        terms = np.asarray(weights).reshape(weights.shape + (1,) * (values.ndim - 2)) * values
+        total, size = total + terms.sum(1), size + np.abs(terms).sum(1)
+    return total, size
 
 
 def paper_centre(prompts: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
@@ -118,9 +102,14 @@ def paper_centre(prompts: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
     return jnp.sin(2.0 * prompts[..., 0]) + 0.5 * prompts[..., 1]
 
 
-def _floats(values: Any) -> Any:
-    # Arrays that are traced or already on a device pass through, so that the module can travel through jit.
-    return values if isinstance(values, jax.Array) else np.asarray(values, np.float64)
+def _probabilities(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
+    values = np.asarray(given, np.float64)
+    if values.shape != shape:
+        raise InputError(f"{name} must have shape {shape}, not {values.shape}")
+    totals = values.sum(-1, keepdims=True)
+    if not np.all(values >= 0) or not np.allclose(totals, 1.0, rtol=0, atol=1e-9):
+        raise InputError(f"{name} must be non-negative and sum to 1, not {values.tolist()}")
+    return values / totals
 
 
 def _one_draw(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
@@ -144,7 +133,7 @@ class GaussianModes(eqx.Module):
         prompt_scale: maps prompts (..., d) to a positive factor (...) on the noise; None for 1.
     """
 
-    offsets: Any = eqx.field(converter=_floats)
+    offsets: Any
     weights: Any
     scales: Any
     prompt_dim: int = eqx.field(static=True)
@@ -164,13 +153,9 @@ class GaussianModes(eqx.Module):
         if offsets.ndim != 1 or offsets.size == 0 or not np.all(np.isfinite(offsets)):
             raise InputError(f"offsets must be a list of one or more finite numbers, not {offsets.tolist()}")
         modes = offsets.size
-        weights = np.full(modes, 1 / modes) if weights is None else np.asarray(weights, np.float64)
-        if weights.shape != (modes,):
-            raise InputError(
-                f"weights must have one number a mode: {modes} offsets but shape {weights.shape}"
-            )
-        if not np.all(weights >= 0) or not np.isclose(weights.sum(), 1.0, rtol=0, atol=1e-9):
-            raise InputError(f"weights must be non-negative and sum to 1, not {weights.tolist()}")
+        weights = _probabilities(
+            "weights", np.full(modes, 1 / modes) if weights is None else weights, offsets.shape
+        )
         scales = np.asarray(scales, np.float64)
         if scales.shape not in ((), (modes,)):
             raise InputError(
@@ -183,7 +168,7 @@ class GaussianModes(eqx.Module):
                 f"prompt_dim = {prompt_dim} is too small: the paper's centre needs 2 coordinates, any other 1"
             )
         self.offsets = offsets
-        self.weights = weights / weights.sum()
+        self.weights = weights
         self.scales = np.broadcast_to(scales, (modes,)).copy()
         self.prompt_dim = prompt_dim
         self.centre = centre
@@ -269,9 +254,171 @@ class GaussianModes(eqx.Module):
         scale of a mode. The value is the finest rule's; the error is its largest distance to the two before it, and
         no less than the root mean square of these distances over the prompts. That is cautious for smooth
         functions and kinks, an estimate for jumps, and blind to features narrower than the finest panel (1/37 of a
-        standard deviation): check the mass of a weighted density yourself. At most `max_values` responses are
-        evaluated at a time.
+        standard deviation): check the mass of a weighted density yourself. At most `max_values` responses (or one
+        node a mode) are evaluated at a time.
         """
-        ladder = _SMOOTH + _COMPOSITE[1:] if smooth else _COMPOSITE
-        rules: list[Rule | None] = [make(*sizes) for make, sizes in ladder]
-        return _conditional_expectation(self, fn, prompts, rules, tolerance, max_values)
+        with jax.enable_x64(True):
+            x = jnp.asarray(np.asarray(prompts, np.float64))
+            nodes = max(1, min(256, max_values // max(1, len(x) * len(self.weights))))
+            estimates: list[np.ndarray] = []
+            error = np.zeros(())
+            for make, sizes in _SMOOTH + _COMPOSITE[1:] if smooth else _COMPOSITE:
+                total, size = _weighted_sums(self, fn, x, [*_parts(make(*sizes), nodes)])
+                rounding = 4 * np.finfo(float).eps * size
+                gaps = [np.abs(total - earlier) for earlier in estimates[-2:]]
+                # Two rules can agree by accident on one prompt, not on all: no error is below the typical one.
+                typical = [np.broadcast_to(np.sqrt(np.mean(gap**2, axis=0)), gap.shape) for gap in gaps]
+                error = np.maximum.reduce([rounding, *gaps, *typical])
+                estimates.append(total)
+                if len(estimates) >= 3 and np.all(error <= tolerance * size + rounding):
+                    break
+        return Expectation(estimates[-1], error)
+
+
+@register("clustered")
+class ClusteredPrompts(GaussianModes):
+    """`GaussianModes` whose prompts come in groups of near-duplicates, as in a large redundant corpus (claim 5).
+
+    A prompt is sqrt(similarity) g + sqrt(1 - similarity) e, with g shared by its group and e its own, both N(0, I).
+    So every prompt is N(0, I) whatever the dial says: V_x and V_{y|x} stay those of `GaussianModes`, and only the
+    split of V_x into V_g and V_{x|g} moves.
+
+    Args:
+        group_size: r, prompts in a group.
+        similarity: the dial, correlation of two prompts of a group: 1 for exact duplicates, 0 for independent.
+        **modes: the arguments of `GaussianModes`.
+    """
+
+    group_size: int = eqx.field(static=True)
+    similarity: Any
+
+    def __init__(self, group_size: int = 5, similarity: Any = 1.0, **modes: Any):
+        super().__init__(**modes)
+        if group_size < 1:
+            raise InputError(f"group_size must be 1 or more, not {group_size}")
+        if not 0 <= float(similarity) <= 1:
+            raise InputError(
+                f"similarity must lie between 0 (independent) and 1 (duplicates), not {similarity}"
+            )
+        self.group_size = group_size
+        self.similarity = np.asarray(similarity, np.float64)
+
+    def groups(self, n: int) -> np.ndarray:
+        """Group label of each of n prompts (n,): neighbours share one, and the last group may be smaller."""
+        return np.arange(n) // self.group_size
+
+    def member(
+        self, shared: Float[Array, "*batch d"], own: Float[Array, "*batch d"]
+    ) -> Float[Array, "*batch d"]:
+        """The prompt with this shared and this own part."""
+        similarity = jnp.asarray(self.similarity, own.dtype)
+        return jnp.sqrt(similarity) * shared + jnp.sqrt(1 - similarity) * own
+
+    def sample_prompts(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        groups = self.groups(n)
+        shared_key, own_key = jax.random.split(key)
+        shared = jax.random.normal(shared_key, (groups[-1] + 1 if n else 0, self.prompt_dim))
+        return self.member(shared[groups], jax.random.normal(own_key, (n, self.prompt_dim)))
+
+
+@register("categorical")
+class Categorical(eqx.Module):
+    """Finitely many prompts, finitely many responses to each: every moment is a finite sum.
+
+    A prompt is its row number, as an array (..., 1) of floats. The defaults are a small example with a tie in the
+    rewards, which tests enumerate.
+
+    Args:
+        values: (prompts, outcomes) the responses, distinct within a prompt.
+        probabilities: (prompts, outcomes) p(y|x); all equal when not given.
+        prompt_weights: (prompts,) probabilities of the prompts; all equal when not given.
+        rewards: (prompts, outcomes) r(x, y); the response itself when not given.
+    """
+
+    values: Any
+    probabilities: Any
+    prompt_weights: Any
+    rewards: Any
+
+    def __init__(
+        self,
+        values: Any = ((-1.5, 0.0, 1.5), (-1.0, 0.5, 2.0)),
+        probabilities: Any = ((0.25, 0.5, 0.25), (0.2, 0.2, 0.6)),
+        prompt_weights: Any = None,
+        rewards: Any = ((0.0, 1.0, 0.0), (1.0, 0.5, 0.0)),
+    ):
+        values = np.asarray(values, np.float64)
+        if values.ndim != 2 or values.size == 0 or not np.all(np.isfinite(values)):
+            raise InputError(
+                f"values must be finite numbers (prompts, outcomes), not of shape {values.shape}"
+            )
+        if any(len(set(row)) < len(row) for row in values.tolist()):
+            raise InputError("values must be distinct within a prompt: add the probabilities of equal ones")
+        self.values = values
+        prompts, outcomes = values.shape
+        self.probabilities = _probabilities(
+            "probabilities",
+            np.full(values.shape, 1 / outcomes) if probabilities is None else probabilities,
+            values.shape,
+        )
+        self.prompt_weights = _probabilities(
+            "prompt_weights",
+            np.full(prompts, 1 / prompts) if prompt_weights is None else prompt_weights,
+            (prompts,),
+        )
+        self.rewards = values if rewards is None else np.asarray(rewards, np.float64)
+        if self.rewards.shape != values.shape or not np.all(np.isfinite(self.rewards)):
+            raise InputError(f"rewards must be finite numbers of shape {values.shape}, as values are")
+
+    def support(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every prompt (prompts, 1) and its probability (prompts,)."""
+        return np.arange(len(self.values), dtype=np.float64)[:, None], np.asarray(self.prompt_weights)
+
+    def _row(self, table: Any, prompts: Float[Array, "*batch 1"]) -> Float[Array, "*batch outcomes"]:
+        return jnp.asarray(table, prompts.dtype)[prompts[..., 0].astype(int)]
+
+    def _outcome(
+        self, prompts: Float[Array, "*batch 1"], responses: Float[Array, "*batch n"]
+    ) -> tuple[Int[Array, "*batch n"], Array]:
+        distance = jnp.abs(responses[..., None] - self._row(self.values, prompts)[..., None, :])
+        return jnp.argmin(distance, axis=-1), jnp.min(distance, axis=-1) == 0
+
+    def sample_prompts(self, key: PRNGKeyArray, n: int) -> Float[Array, "n 1"]:
+        weights = jnp.asarray(self.prompt_weights, float)
+        return jax.random.choice(key, len(weights), (n, 1), p=weights).astype(weights.dtype)
+
+    def sample_responses(
+        self, key: PRNGKeyArray, prompts: Float[Array, "*batch 1"], n: int
+    ) -> tuple[Float[Array, "*batch n"], Int[Array, "*batch n"]]:
+        """Draw n responses to each prompt; returns them and the outcome number of each."""
+        u = jax.random.uniform(key, (*prompts.shape[:-1], n, 1), prompts.dtype)
+        bounds = jnp.cumsum(self._row(self.probabilities, prompts), axis=-1)[..., None, :-1]
+        outcomes = jnp.sum(u >= bounds, axis=-1)
+        return jnp.take_along_axis(self._row(self.values, prompts), outcomes, axis=-1), outcomes
+
+    def reward(
+        self, prompts: Float[Array, "*batch 1"], responses: Float[Array, "*batch n"]
+    ) -> Float[Array, "*batch n"]:
+        """r(x, y) from the table, of the nearest outcome."""
+        outcomes, _ = self._outcome(prompts, responses)
+        return jnp.take_along_axis(self._row(self.rewards, prompts), outcomes, axis=-1)
+
+    def log_density(
+        self, prompts: Float[Array, "*batch 1"], responses: Float[Array, "*batch n"]
+    ) -> Float[Array, "*batch n"]:
+        """log of the probability of each response, in nats; -inf for what is no outcome of its prompt."""
+        outcomes, exists = self._outcome(prompts, responses)
+        mass = jnp.take_along_axis(self._row(self.probabilities, prompts), outcomes, axis=-1)
+        return jnp.where(exists, jnp.log(mass), -jnp.inf)
+
+    def quadrature(
+        self, prompts: Float[Array, "*batch 1"], rule: Rule | None = None
+    ) -> tuple[Float[Array, "*batch q"], Float[Array, "*batch q"]]:
+        """The outcomes and their probabilities: exact, so that no rule is needed."""
+        return self._row(self.values, prompts), self._row(self.probabilities, prompts)
+
+    def expectation(self, fn: Callable[[Array], Array], prompts: Any) -> Expectation:
+        """E[fn(y) | x] of each prompt, a finite sum; the error is that of rounding."""
+        with jax.enable_x64(True):
+            total, size = _weighted_sums(self, fn, jnp.asarray(np.asarray(prompts, np.float64)), [None])
+        return Expectation(total, 4 * np.finfo(float).eps * size)
