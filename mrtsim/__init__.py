@@ -17,7 +17,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "allocation": ("Cost", "Plan", "allocate", "optimal_responses"),
     "components": ("estimate_components",),
     "selection": ("select",),
-    "distributions": ("GaussianModes",),
+    "distributions": ("Categorical", "ClusteredPrompts", "GaussianModes"),
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
@@ -26,7 +26,7 @@ __all__ = sorted(_HOME)
 if TYPE_CHECKING:
     from mrtsim.allocation import Cost, Plan, allocate, optimal_responses
     from mrtsim.components import estimate_components
-    from mrtsim.distributions import GaussianModes
+    from mrtsim.distributions import Categorical, ClusteredPrompts, GaussianModes
     from mrtsim.errors import InputError
     from mrtsim.selection import select
     from mrtsim.variance import VarianceComponents, estimator_variance
