@@ -1,22 +1,44 @@
-"""Where do results live? Sweeps over settings, results on disk: provenance, atomic append, resume."""
+"""Where do results live? Sweeps over settings, and results on disk: provenance, atomic append, resume.
+
+A finished experiment is two files in `<out>/<preset>/<name>/`: `result.json` (config, seed, and every number that a
+figure or the report needs; the same bytes for the same seed) and `run.json` (how and where it was made). An unfinished
+one is `partial/blocks-<process>.bin` in that folder: checksummed records, one append a block, so that a killed run
+loses the blocks in flight and no more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+import json
+import math
+import os
+import platform
+import struct
+import subprocess
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import jax
+import jax.monitoring
+import numpy as np
 
 from mrtsim import montecarlo
+from mrtsim.cache import instruction_set
 from mrtsim.errors import InputError
 
 
 class InMemory:
-    """A sweep that keeps nothing: for tests and notebooks."""
+    """A sweep that stores nothing: for tests and notebooks."""
 
-    def __init__(self, progress: bool = False, memory: float | None = None, threads: int | None = None):
+    def __init__(self, *, progress: bool = False, memory: float | None = None, threads: int | None = None):
         self.progress = progress
-        self.engine = {"memory": memory, "threads": threads}
+        self.memory = memory
+        self.threads = threads
         self._labels: set[str] = set()
 
     def replicates(
@@ -26,5 +48,290 @@ class InMemory:
         if label in self._labels:
             raise InputError(f"the sweep already has replicates labelled {label!r}: labels must be unique")
         self._labels.add(label)
-        progress = label if self.progress else None
-        return montecarlo.replicate(fn, key, n, *args, block=block, progress=progress, **self.engine)
+        plan = montecarlo.prepare(fn, key, n, *args, block=block)
+        blocks = self._stored(label, plan)
+        for index, leaves in montecarlo.run(
+            plan,
+            done=blocks.keys(),
+            memory=self.memory,
+            threads=self.threads,
+            progress=label if self.progress else None,
+        ):
+            self._append(label, plan, index, leaves)
+            blocks[index] = leaves
+        return montecarlo.assemble(plan, blocks)
+
+    def _stored(self, label: str, plan: montecarlo.Plan) -> dict[int, list[np.ndarray]]:
+        return {}
+
+    def _append(self, label: str, plan: montecarlo.Plan, index: int, leaves: list[np.ndarray]) -> None:
+        pass
+
+
+class OnDisk(InMemory):
+    """A sweep that appends every block to a file of its own process, and resumes from these files.
+
+    `identity` says what is computed (experiment, config, seed): resuming under another one is refused.
+    `environment` says what the low bits depend on: a change is kept in `changes`, to be reported.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: dict[str, Any],
+        environment: dict[str, Any],
+        *,
+        resume: bool,
+        **options: Any,
+    ):
+        super().__init__(**options)
+        self.folder = folder
+        self.changes: list[str] = []
+        self.resumed_blocks = 0
+        self._found: dict[str, dict[int, tuple[dict[str, Any], bytes]]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        mine = self._file(jax.process_index())
+        start = {"identity": identity, "environment": environment}
+        if resume:
+            for path in sorted(folder.glob("blocks-*.bin")):
+                self._load(path, start)
+            _cut_torn_tail(mine)
+        else:
+            mine.unlink(missing_ok=True)
+            if jax.process_index() == 0:  # files of processes that no longer take part
+                for path in folder.glob("blocks-*.bin"):
+                    if int(path.stem.removeprefix("blocks-")) >= jax.process_count():
+                        path.unlink(missing_ok=True)
+        self._stream: BinaryIO = mine.open("ab", buffering=0)
+        if not mine.stat().st_size or self.changes:
+            _write_record(self._stream, start, b"")
+
+    def _file(self, process: int) -> Path:
+        return self.folder / f"blocks-{process}.bin"
+
+    def _load(self, path: Path, start: dict[str, Any]) -> None:
+        for meta, payload in _records(path):
+            if "identity" not in meta:
+                self._found.setdefault(meta["label"], {})[meta["index"]] = (meta, payload)
+                continue
+            difference = _difference(meta["identity"], start["identity"])
+            if difference:
+                raise InputError(
+                    f"{self.folder} holds an unfinished run with other settings ({difference}): resume it with "
+                    "its own, or start again without --resume, which discards it"
+                )
+            change = _difference(meta["environment"], start["environment"])
+            if change and change not in self.changes:
+                self.changes.append(change)
+
+    def _stored(self, label: str, plan: montecarlo.Plan) -> dict[int, list[np.ndarray]]:
+        blocks = {}
+        for index, (meta, payload) in self._found.pop(label, {}).items():
+            difference = _difference(
+                {k: v for k, v in meta.items() if k not in ("label", "index")}, _call(plan)
+            )
+            if difference:
+                raise InputError(
+                    f"{self.folder} holds replicates {label!r} of another call ({difference}): the code has "
+                    "changed since; start again without --resume"
+                )
+            blocks[index] = _unpack(plan, payload)
+        self.resumed_blocks += len(blocks)
+        return blocks
+
+    def _append(self, label: str, plan: montecarlo.Plan, index: int, leaves: list[np.ndarray]) -> None:
+        payload = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)
+        _write_record(self._stream, {"label": label, "index": index, **_call(plan)}, payload)
+
+    def discard(self) -> None:
+        """Remove this process's file: the result is safe."""
+        self._stream.close()
+        self._file(jax.process_index()).unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+def _call(plan: montecarlo.Plan) -> dict[str, Any]:
+    """What must be the same for stored blocks to be used again."""
+    return {
+        "key": np.asarray(jax.random.key_data(plan.key)).tolist(),
+        "n": plan.n,
+        "block": plan.block,
+        "outputs": [[str(s.dtype), list(s.shape)] for s in plan.outputs],
+    }
+
+
+def _unpack(plan: montecarlo.Plan, payload: bytes) -> list[np.ndarray]:
+    leaves, offset = [], 0
+    for spec in plan.outputs:
+        shape = (plan.block, *spec.shape)
+        leaves.append(np.frombuffer(payload, spec.dtype, math.prod(shape), offset).reshape(shape))
+        offset += leaves[-1].nbytes
+    return leaves
+
+
+# A record: length of the header, length of the payload, CRC-32 of both; then the header (JSON) and the payload.
+_PREFIX = struct.Struct("<IQI")
+
+
+def _write_record(stream: BinaryIO, header: dict[str, Any], payload: bytes) -> None:
+    head = json.dumps(header).encode()
+    stream.write(
+        _PREFIX.pack(len(head), len(payload), zlib.crc32(payload, zlib.crc32(head))) + head + payload
+    )
+
+
+def _records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """The whole records at the start of a file; what follows the first torn or damaged one does not count."""
+    content = path.read_bytes()
+    for begin, middle, end in _spans(content):
+        yield json.loads(content[begin:middle]), content[middle:end]
+
+
+def _spans(content: bytes) -> Iterator[tuple[int, int, int]]:
+    position = 0
+    while position + _PREFIX.size <= len(content):
+        head, payload, checksum = _PREFIX.unpack_from(content, position)
+        begin = position + _PREFIX.size
+        position = begin + head + payload
+        if position > len(content) or zlib.crc32(content[begin:position]) != checksum:
+            return
+        yield begin, begin + head, position
+
+
+def _cut_torn_tail(path: Path) -> None:
+    if path.exists():
+        ends = [end for _, _, end in _spans(path.read_bytes())]
+        os.truncate(path, ends[-1] if ends else 0)
+
+
+def _difference(before: Any, now: Any, name: str = "") -> str:
+    """What differs between two JSON values, for a message; empty where nothing does."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        parts = [
+            _difference(before.get(k), now.get(k), f"{name}.{k}" if name else str(k))
+            for k in dict.fromkeys([*before, *now])
+        ]
+        return ", ".join(part for part in parts if part)
+    return "" if before == now else f"{name}: {before} there, {now} now"
+
+
+def complete(
+    name: str,
+    run: Callable[..., dict[str, Any]],
+    config: Any,
+    seed: int,
+    folder: Path,
+    *,
+    preset: str,
+    resume: bool,
+    warn: Callable[[str], None],
+) -> str:
+    """Run one experiment into `folder`, unless `resume` finds it finished; returns what was done, in words.
+
+    **Raises:** `InputError` where `resume` finds results of another config or seed.
+    """
+    identity = to_json({"experiment": name, "config": dataclasses.asdict(config), "seed": seed})
+    partial = folder / "partial"
+    here = environment()
+    if resume and not partial.exists() and (folder / "result.json").exists():
+        before = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        difference = _difference({k: before.get(k) for k in identity}, identity)
+        if difference:
+            raise InputError(
+                f"{folder} holds a finished run with other settings ({difference}): run it with its own, "
+                "or without --resume, which replaces it"
+            )
+        return "already finished"
+    sweep = OnDisk(partial, identity, here, resume=resume, progress=True)
+    for change in sweep.changes:
+        warn(f"{name} resumes a run from another environment ({change}): low bits may differ")
+    clock, compiling = time.perf_counter(), CompileClock()
+    with compiling:
+        result = run(config, jax.random.key(seed), sweep)
+    if jax.process_index() == 0:
+        provenance = {
+            **here,
+            "python": platform.python_version(),
+            "devices": jax.device_count(),
+            "processes": jax.process_count(),
+            "resumed_blocks": sweep.resumed_blocks,
+            "resumed_from": sweep.changes,
+            "wall_seconds": time.perf_counter() - clock,
+            "compile_seconds": compiling.seconds,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(folder / "run.json", provenance)
+        # Last, because it says that the run is finished.
+        write_json(folder / "result.json", {"preset": preset, **identity, "result": result})
+    sweep.discard()
+    return f"resumed with {sweep.resumed_blocks} blocks" if sweep.resumed_blocks else "done"
+
+
+def environment() -> dict[str, Any]:
+    """What the low bits of a result depend on, beside its config and seed."""
+    return {
+        "versions": {
+            p: version(p) for p in ("mrtsim", "jax", "jaxlib", "numpy", "scipy", "equinox", "optax")
+        },
+        "commit": _commit(),
+        "device": jax.devices()[0].device_kind,
+        "instruction_set": instruction_set(),
+        "cores": montecarlo.usable_cores(),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with a plus sign where tracked files differ from it; None outside a checkout."""
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return out.stdout.strip()
+
+
+class CompileClock:
+    """Counts the seconds that JAX spends on tracing and compiling while it is entered."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event.startswith("/jax/core/compile/"):
+            self.seconds += duration_secs
+
+    def __enter__(self) -> CompileClock:
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON in one step: a reader sees the old file or the new one, never a part."""
+    text = json.dumps(to_json(value), indent=1, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def to_json(value: Any) -> Any:
+    """A result as JSON holds it: arrays as lists, tuples as lists, infinite and undefined numbers as null."""
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        return to_json(np.asarray(value).tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    raise TypeError(f"a result holds numbers, text, lists and dictionaries, not {type(value).__name__}")

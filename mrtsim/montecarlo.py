@@ -37,7 +37,7 @@ def replicate(
     block: int | None = None,
     memory: float | None = None,
     threads: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
     progress: str | None = None,
 ) -> Any:
     """Run fn(key_i, *args) for n keys and return what it returns, stacked, as NumPy arrays of shape (n, ...).
@@ -79,7 +79,7 @@ class Plan(NamedTuple):
     block: int
     static: Any
     dynamic: Any
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Any, ...]
     outputs: list[jax.ShapeDtypeStruct]  # of one replicate, on the host
     out_tree: Any
 
@@ -94,7 +94,7 @@ def prepare(
     n: int,
     *args: Any,
     block: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Plan:
     """Check and trace a call of `replicate`."""
     if not 1 <= n < 2**32:
@@ -123,7 +123,7 @@ def run(
     todo = [index for index in mine if index not in done]
     if not todo:
         return
-    x64 = jax.config.jax_enable_x64
+    x64 = _x64()
     devices = plan.devices[: len(todo)]
     executables = [_executable(plan, device) for device in devices]
     placed = [jax.device_put((plan.key, plan.dynamic), device) for device in devices]
@@ -201,12 +201,12 @@ def _gather(plan: Plan, blocks: dict[int, list[np.ndarray]]) -> dict[int, list[n
     }
 
 
-def _executable(plan: Plan, device: jax.Device) -> jax.stages.Compiled:
+def _executable(plan: Plan, device: Any) -> jax.stages.Compiled:
     sharding = SingleDeviceSharding(device)
     leaves, treedef = jax.tree.flatten((plan.key, plan.dynamic))
     avals = tuple(jax.typeof(leaf) for leaf in leaves)
     static, static_tree = jax.tree.flatten(plan.static)
-    mode = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)
+    mode = (_x64(), jax.config.jax_default_matmul_precision)  # pyright: ignore[reportAttributeAccessIssue]
     return _compile(plan.fn, plan.block, avals, treedef, tuple(static), static_tree, sharding, mode)
 
 
@@ -234,10 +234,7 @@ def _workers(plan: Plan, executable, memory: float | None, threads: int | None) 
     stats = executable.memory_analysis()
     need = stats.temp_size_in_bytes + stats.output_size_in_bytes
     if memory is None:
-        if on_cpu:
-            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
-        else:
-            memory = (device.memory_stats() or {}).get("bytes_limit", np.inf) / 2 * len(plan.devices)
+        memory = _available_memory(plan.devices)
     if need > memory:
         raise InputError(
             f"one block of {plan.block} replicates needs {need / 2**20:.0f} MiB, above the memory bound of "
@@ -246,9 +243,21 @@ def _workers(plan: Plan, executable, memory: float | None, threads: int | None) 
     return max(1, min(threads, int(memory // max(need, 1))))
 
 
+def _available_memory(devices: Sequence[Any]) -> float:
+    """Half of the machine's memory, or of the devices'."""
+    if devices[0].platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    return len(devices) * (devices[0].memory_stats() or {}).get("bytes_limit", np.inf) / 2
+
+
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _x64() -> bool:
+    """Is this thread in 64-bit mode?"""
+    return jnp.result_type(float) == jnp.float64
 
 
 def _host_dtype(dtype: Any) -> np.dtype:

@@ -1,0 +1,188 @@
+"""Run the experiments, and write the report: python -m experiments list | run NAME... | report."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import experiments
+from mrtsim.errors import InputError
+
+PRESETS = ("quick", "paper", "precise")
+_REQUIRED = ("CLAIMS", "Config", "PRESETS", "run", "predictions")
+
+
+def find() -> dict[str, ModuleType]:
+    """Every experiment by name: the modules of this package that define what the package's docstring lists."""
+    names = sorted(info.name for info in pkgutil.iter_modules(experiments.__path__))
+    modules = {n: importlib.import_module(f"experiments.{n}") for n in names if not n.startswith("__")}
+    return {n: m for n, m in modules.items() if all(hasattr(m, attribute) for attribute in _REQUIRED)}
+
+
+def _named(names: list[str]) -> dict[str, ModuleType]:
+    found = find()
+    if names == ["all"]:
+        return found
+    chosen = {}
+    for name in names:
+        key = name.replace("-", "_")
+        if key not in found:
+            near = difflib.get_close_matches(key, found, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(found)}"
+            raise InputError(f"no experiment is called {name!r}; {hint}")
+        chosen[key] = found[key]
+    return chosen
+
+
+def _list() -> None:
+    rows = []
+    for name, module in find().items():
+        counts = [
+            str(getattr(module.PRESETS[p], "replicates", "-")) if p in module.PRESETS else "" for p in PRESETS
+        ]
+        about = (module.__doc__ or "").strip().splitlines()[0] if module.__doc__ else ""
+        rows.append((name, ",".join(map(str, module.CLAIMS)), *counts, about))
+    head = ("experiment", "claims", *PRESETS, "(replicates)")
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(5)]
+    for row in [head, *rows]:
+        cells = [
+            cell.ljust(w) if i < 2 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=False))
+        ]
+        print("  ".join([*cells, row[5]]).rstrip())
+
+
+def _run(args: argparse.Namespace) -> None:
+    chosen = _named(args.names)
+    configs = {}
+    for name, module in chosen.items():
+        config = module.PRESETS[args.preset]
+        if args.replicates is not None:
+            if not hasattr(config, "replicates"):
+                if args.names != ["all"]:
+                    raise InputError(f"--replicates: experiment {name} has no replicates to set")
+            else:
+                config = dataclasses.replace(config, replicates=args.replicates)
+        configs[name] = config
+
+    import jax
+
+    from experiments import store
+    from mrtsim.cache import enable_compilation_cache
+
+    if not args.no_cache:
+        enable_compilation_cache()
+    if args.distributed:
+        _join_hosts(args)
+    for name, module in chosen.items():
+        begin = time.perf_counter()
+        folder = args.out / args.preset / name
+        status = store.complete(
+            name,
+            module.run,
+            configs[name],
+            args.seed,
+            folder,
+            preset=args.preset,
+            resume=args.resume,
+            warn=_warn,
+        )
+        if jax.process_index() == 0:
+            print(f"{name}: {status}, {time.perf_counter() - begin:.1f} s, {folder}", file=sys.stderr)
+
+
+def _warn(message: str) -> None:
+    print(f"experiments run: {message}", file=sys.stderr)
+
+
+def _join_hosts(args: argparse.Namespace) -> None:
+    import jax
+
+    try:
+        jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
+    except ValueError as error:
+        raise InputError(
+            "--distributed: no cluster environment (such as Slurm) was found; give --coordinator HOST:PORT, "
+            f"--num-processes and --process-id ({error})"
+        ) from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^32 - 1, got {text!r}")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="name, claims, replicates in each preset, and purpose")
+
+    run = commands.add_parser("run", help="run experiments and store their results")
+    run.add_argument("names", nargs="+", metavar="NAME", help="experiments (see list), or all")
+    run.add_argument("--preset", choices=PRESETS, default="paper", help="size of the run (default: paper)")
+    run.add_argument("--replicates", type=_positive, metavar="R", help="instead of the preset's")
+    run.add_argument("--seed", type=_seed, default=0, metavar="S", help="default: 0")
+    run.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    run.add_argument(
+        "--resume", action="store_true", help="go on with an unfinished run, skip a finished one"
+    )
+    run.add_argument("--no-cache", action="store_true", help="compile afresh (also: MRTSIM_CACHE=off)")
+    run.add_argument("--distributed", action="store_true", help="share the work with other processes")
+    run.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="found by itself under Slurm, like the next two"
+    )
+    run.add_argument("--num-processes", type=_positive, metavar="N")
+    run.add_argument("--process-id", type=int, metavar="I")
+
+    report = commands.add_parser("report", help="write the page and the figures from the stored results")
+    report.add_argument(
+        "--preset", choices=PRESETS, default="precise", help="default: precise, the root page"
+    )
+    report.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="where results are")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.command == "run":
+        cluster = (args.coordinator, args.num_processes, args.process_id)
+        if any(value is not None for value in cluster) and not args.distributed:
+            parser.error("--coordinator, --num-processes and --process-id need --distributed")
+        if any(value is None for value in cluster) and any(value is not None for value in cluster):
+            parser.error("give --coordinator, --num-processes and --process-id together, or none of them")
+    try:
+        if args.command == "list":
+            _list()
+        elif args.command == "run":
+            _run(args)
+        else:
+            from experiments import report
+
+            report.write(args.preset, args.out)
+    except InputError as error:
+        print(f"experiments {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"experiments {args.command}: interrupted; --resume goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

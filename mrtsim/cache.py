@@ -1,0 +1,64 @@
+"""Where do compiled programs wait for the next run? JAX's persistent compilation cache, in the user's cache folder.
+
+Nothing here happens on import: a program asks for it with `enable_compilation_cache()`, as `python -m experiments`
+does. The folder can be deleted at any time. The environment variable MRTSIM_CACHE names another folder, or switches the
+cache off with `off`; a folder that JAX was already given (JAX_COMPILATION_CACHE_DIR) is left as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+import jax
+
+from mrtsim.montecarlo import usable_cores
+
+
+def enable_compilation_cache() -> Path | None:
+    """Turn the persistent compilation cache on for this process; returns its folder, or None where it is off.
+
+    Programs that were compiled for another processor or core count are kept apart. A damaged entry costs a warning
+    and a compilation.
+    """
+    wanted = os.environ.get("MRTSIM_CACHE", "")
+    if wanted.lower() in ("off", "0", "no", "false"):
+        return None
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    if folder is None:
+        folder = (Path(wanted).expanduser() if wanted else user_cache_folder() / "mrtsim") / _machine()
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    # JAX's defaults skip what compiles within a second, which is most of what we compile.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    return Path(folder)
+
+
+def user_cache_folder() -> Path:
+    """The platform's folder for a user's caches."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def instruction_set() -> str:
+    """The processor's vector instructions, such as "x86_64 avx avx2 avx512f fma"; the architecture where unknown."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    flags = next(
+        (line.split(":")[1].split() for line in lines if line.lower().startswith(("flags", "features"))), []
+    )
+    vector = sorted(f for f in flags if f.startswith(("avx", "amx", "fma", "asimd", "sve", "bf16")))
+    return " ".join([platform.machine(), *vector])
+
+
+def _machine() -> str:
+    identity = f"{instruction_set()}, {usable_cores()} cores"
+    return f"{platform.machine()}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
