@@ -16,7 +16,7 @@ import experiments
 from mrtsim.errors import InputError
 
 PRESETS = ("quick", "paper", "precise")
-_REQUIRED = ("CLAIMS", "Config", "PRESETS", "run", "predictions")
+_REQUIRED = ("Config", "PRESETS", "run", "predictions")
 
 
 def find() -> dict[str, ModuleType]:
@@ -48,7 +48,7 @@ def _list() -> None:
             str(getattr(module.PRESETS[p], "replicates", "-")) if p in module.PRESETS else "" for p in PRESETS
         ]
         about = (module.__doc__ or "").strip().splitlines()[0] if module.__doc__ else ""
-        rows.append((name, ",".join(map(str, module.CLAIMS)), *counts, about))
+        rows.append((name, ",".join(map(str, getattr(module, "CLAIMS", ()))) or "-", *counts, about))
     head = ("experiment", "claims", *PRESETS, "(replicates)")
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(5)]
     for row in [head, *rows]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 
 class Outcome(StrEnum):
@@ -66,3 +70,9 @@ def agrees(value: float, exact: float, standard_error: float, tolerance: float =
     if not math.isfinite(value) or not math.isfinite(standard_error):
         return Outcome.OPEN
     return Outcome.HOLDS if abs(value - exact) <= tolerance * standard_error else Outcome.FAILS
+
+
+@cache
+def published() -> dict[str, Any]:
+    """The paper's numbers, by experiment (`reported.toml`)."""
+    return tomllib.loads((Path(__file__).parent / "reported.toml").read_text(encoding="utf-8"))
