@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in filter(lambda name: find_spec(f"mrtsim.cli.{name}"), COMMANDS):
         import_module(f"mrtsim.cli.{command}").add_parser(subparsers)
+    args = parser.parse_args(argv)
     try:
-        args = parser.parse_args(argv)
         code = import_module(f"mrtsim.cli.{args.command}").run(args)
         sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last flush
         return code
