@@ -1,0 +1,124 @@
+"""One look for every figure: colours safe for colour-blind readers, told apart in grey by marker and line too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLUMN = 3.4  # inches, one column of a two-column page
+PAGE = 7.0  # inches, both columns
+
+# Okabe and Ito (2008).
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+GREY = "#7F7F7F"
+
+# A strategy looks the same in every figure: ax.plot(x, y, **STRATEGIES["rkon"]).
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "rkon": {"color": BLUE, "marker": "o", "linestyle": "-", "label": "RKoN"},
+    "bkon": {"color": RED, "marker": "s", "linestyle": "--", "label": "BKoN"},
+    "dkon": {"color": GREEN, "marker": "^", "linestyle": "-.", "label": "DKoN"},
+    "dbkon": {"color": PURPLE, "marker": "D", "linestyle": ":", "label": "DBKoN"},
+    "filtered-max-min": {
+        "color": ORANGE,
+        "marker": "v",
+        "linestyle": (0, (5, 1, 1, 1, 1, 1)),
+        "label": "filtered max-min",
+    },
+    "mode-seeking": {"color": SKY, "marker": "P", "linestyle": (0, (3, 1)), "label": "mode-seeking"},
+}
+EXACT: dict[str, Any] = {"color": BLACK, "linestyle": "-", "linewidth": 1.0, "label": "exact"}
+FLOOR: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.0}
+REPORTED: dict[str, Any] = {
+    "color": GREY,
+    "marker": "x",
+    "markersize": 5,
+    "linestyle": "none",
+    "label": "reported",
+}
+# For series that are not strategies: cycle through these.
+SERIES: list[dict[str, Any]] = [
+    {"color": BLUE, "marker": "o", "linestyle": "-"},
+    {"color": RED, "marker": "s", "linestyle": "--"},
+    {"color": GREEN, "marker": "^", "linestyle": "-."},
+    {"color": PURPLE, "marker": "D", "linestyle": ":"},
+    {"color": ORANGE, "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    {"color": SKY, "marker": "P", "linestyle": (0, (3, 1))},
+]
+
+_RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # ships with Matplotlib: the same bytes everywhere
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "grid.color": "#E5E5E5",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "image.cmap": "cividis",
+    "pdf.fonttype": 42,  # TrueType: embedded, and text stays text
+    "figure.dpi": 100,
+    "savefig.dpi": 220,
+}
+
+
+def figure(
+    rows: int = 1, columns: int = 1, *, width: float = COLUMN, height: float | None = None, **options: Any
+) -> tuple[Figure, Any]:
+    """A figure and its axes in the common style; width and height in inches. Options go to `Figure.subplots`."""
+    matplotlib.rcParams.update(_RC)
+    if height is None:
+        height = 0.72 * width / columns * rows + 0.15
+    fig = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots(rows, columns, **options)
+
+
+def interval(ax: Axes, x: Any, value: Any, low: Any, high: Any, **style: Any) -> None:
+    """Points with their confidence intervals (limits, not half widths); where a limit is None, no bar is drawn."""
+    x, value, low, high = (np.asarray(a, float) for a in (x, value, low, high))
+    errors = np.clip([value - low, high - value], 0.0, None)
+    ax.errorbar(x, value, errors, capsize=1.8, elinewidth=0.9, capthick=0.9, **style)
+
+
+def powers_of_two(ax: Axes, values: Any) -> None:
+    """A logarithmic K axis with the plain numbers that were run."""
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(values), [f"{v:g}" for v in values])
+    ax.minorticks_off()
+
+
+def save(fig: Figure, path: Path) -> None:
+    """Write path.png and path.pdf; the same figure gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The layout moves a little at every drawing: settle it once.
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+    fig.savefig(path.with_suffix(".png"), metadata={"Software": None})
+    fig.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None, "Producer": None, "Creator": None})
