@@ -16,7 +16,8 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "variance": ("VarianceComponents", "estimator_variance"),
     "allocation": ("Cost", "Plan", "allocate", "optimal_responses"),
     "components": ("estimate_components",),
-    "selection": ("select",),
+    "grades": ("facility_location",),
+    "selection": ("load_plugin", "register_strategy", "select", "strategies"),
     "distributions": ("Categorical", "ClusteredPrompts", "GaussianModes"),
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from mrtsim.components import estimate_components
     from mrtsim.distributions import Categorical, ClusteredPrompts, GaussianModes
     from mrtsim.errors import InputError
-    from mrtsim.selection import select
+    from mrtsim.grades import facility_location
+    from mrtsim.selection import load_plugin, register_strategy, select, strategies
     from mrtsim.variance import VarianceComponents, estimator_variance
 
 

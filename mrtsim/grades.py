@@ -1,0 +1,175 @@
+"""What is the GRADES objective? Quality-weighted facility location: its value, gains, greedy and exact maximisers.
+
+F(S) = sum_i w_i max_{j in S} q_j s_ij with w_i = max(q_i, 1e-4), the objective behind DKoN (q = 1) and DBKoN
+(arXiv:2606.00544). It is monotone and submodular, so K greedy steps reach at least 1 - (1 - 1/K)^K of the best subset
+(Nemhauser, Wolsey, Fisher 1978).
+
+Functions take NumPy arrays, and answer with NumPy in the input's precision, or JAX arrays, also traced ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from mrtsim.errors import InputError
+
+QUALITY_FLOOR = 1e-4
+TIE_TOLERANCE = 1e-5
+MAX_SUBSETS = 1_000_000
+
+
+def _namespace(*arrays: Any) -> Any:
+    return jnp if any(isinstance(array, jax.Array) for array in arrays) else np
+
+
+def _floating(xp: Any, array: Any) -> Any:
+    """The array as float64 if it is that, else as float32 or, for Python and integer data, NumPy's default."""
+    array = xp.asarray(array)
+    if array.dtype in (np.float32, np.float64):
+        return array
+    return array.astype(np.float32 if xp is jnp or array.dtype.itemsize < 4 else np.float64)
+
+
+def similarity_matrix(embeddings: Any) -> Any:
+    """Similarities s_ij = (1 + cos(e_i, e_j)) / 2, in [0, 1].
+
+    `embeddings` is (..., candidates, features), without a zero vector; the answer is (..., candidates, candidates).
+    """
+    xp = _namespace(embeddings)
+    embeddings = _floating(xp, embeddings)
+    unit = embeddings / xp.sqrt(xp.sum(xp.square(embeddings), axis=-1, keepdims=True))
+    # On accelerators float32 products are rounded to fewer bits unless asked.
+    exact = {"precision": jax.lax.Precision.HIGHEST} if xp is jnp else {}
+    return 0.5 + 0.5 * xp.matmul(unit, unit.mT, **exact)
+
+
+def quality(rewards: Any, alpha: Any = 1.0, mask: Any = None) -> Any:
+    """Qualities q = clip(min-max-scaled reward, 1e-4, 1)^alpha of each pool; all ones where its rewards are equal.
+
+    `rewards` and `mask` (which candidates exist) are (..., candidates), and so is the answer; candidates that do not
+    exist get quality 1.
+    """
+    xp = _namespace(rewards, alpha, mask)
+    rewards = _floating(xp, rewards)
+    mask = xp.ones(rewards.shape, bool) if mask is None else xp.asarray(mask)
+    low = xp.min(xp.where(mask, rewards, np.inf), axis=-1, keepdims=True)
+    high = xp.max(xp.where(mask, rewards, -np.inf), axis=-1, keepdims=True)
+    spread = high - low
+    scaled = (xp.where(mask, rewards, high) - low) / xp.where(spread > 0, spread, 1)
+    return xp.where(spread > 0, xp.clip(scaled, QUALITY_FLOOR, 1.0) ** alpha, 1).astype(rewards.dtype)
+
+
+def _terms(similarity: Any, qualities: Any, mask: Any) -> tuple[Any, Any, Any]:
+    """Namespace, coverage q_j s_ij, and weights w_i (zero for candidates that do not exist)."""
+    xp = _namespace(similarity, qualities, mask)
+    similarity = _floating(xp, similarity)
+    if similarity.ndim < 2 or similarity.shape[-1] != similarity.shape[-2]:
+        raise InputError(f"similarity must be (..., candidates, candidates), got {similarity.shape}")
+    pools = similarity.shape[:-1]
+    if qualities is None:
+        qualities = xp.ones(pools, similarity.dtype)
+    qualities = xp.asarray(qualities).astype(similarity.dtype)
+    if qualities.shape != pools:
+        raise InputError(f"quality must be {pools} to go with similarity, got {qualities.shape}")
+    weights = xp.maximum(qualities, QUALITY_FLOOR)
+    coverage = qualities[..., None, :] * similarity
+    if mask is not None:
+        mask = xp.asarray(mask)
+        if mask.shape != pools:
+            raise InputError(f"mask must be {pools} to go with similarity, got {mask.shape}")
+        weights = xp.where(mask, weights, 0)
+        coverage = xp.where(mask[..., None, :] & mask[..., :, None], coverage, 0)
+    return xp, coverage, weights
+
+
+def _covered(xp: Any, coverage: Any, chosen: Any) -> Any:
+    chosen = xp.asarray(chosen)
+    if chosen.shape[-1] == 0:
+        return xp.zeros(coverage.shape[:-1], coverage.dtype)
+    return xp.max(xp.take_along_axis(coverage, chosen[..., None, :], axis=-1), axis=-1)
+
+
+def facility_location(similarity: Any, chosen: Any, quality: Any = None, *, mask: Any = None) -> Any:
+    """F(chosen) = sum_i w_i max_{j in chosen} q_j s_ij, shape (...); 0 for the empty set.
+
+    Args:
+        similarity: s_ij >= 0, (..., candidates, candidates); row i is covered by column j.
+        chosen: indices, (..., k) with k >= 0.
+        quality: q_j >= 0, (..., candidates); None is all ones (DKoN).
+        mask: the candidates that exist, (..., candidates).
+
+    Raises:
+        InputError: the shapes do not go together.
+    """
+    xp, coverage, weights = _terms(similarity, quality, mask)
+    return xp.sum(weights * _covered(xp, coverage, chosen), axis=-1)
+
+
+def marginal_gains(similarity: Any, chosen: Any, quality: Any = None, *, mask: Any = None) -> Any:
+    """F(chosen + {j}) - F(chosen) for every candidate j, shape (..., candidates).
+
+    Arguments and errors as in `facility_location`. The gain of a candidate that is chosen, or does not exist, is 0.
+    """
+    xp, coverage, weights = _terms(similarity, quality, mask)
+    rest = xp.maximum(coverage - _covered(xp, coverage, chosen)[..., None], 0)
+    return xp.sum(weights[..., None] * rest, axis=-2)
+
+
+def greedy(
+    similarity: Float[Array, "n n"],
+    qualities: Float[Array, " n"] | None,
+    k: int,
+    mask: Bool[Array, " n"] | None = None,
+) -> Int[Array, " k"]:
+    """K greedy steps on F over one pool, in the order of picking (traceable; batch it with vmap).
+
+    Ties: the lowest index among the gains within 1e-5 of the largest, relative to it. Gains below the rounding of F
+    itself are zero, so that no rounding chooses among candidates that add nothing.
+    """
+    _, coverage, weights = _terms(similarity, qualities, mask)
+    rounding = 8 * jnp.finfo(coverage.dtype).eps * jnp.sum(weights)
+    indices = jnp.arange(coverage.shape[0], dtype=jnp.int32)
+
+    def pick(state: Any, _: None) -> Any:
+        covered, free = state
+        gains = weights @ jnp.maximum(coverage - covered[:, None], 0)
+        gains = jnp.where(free, gains, -1)
+        best = jnp.max(gains)
+        tied = free & (gains >= best - jnp.maximum(TIE_TOLERANCE * best, rounding))
+        choice = jax.lax.argmax(tied, 0, jnp.int32)
+        return (jnp.maximum(covered, coverage[:, choice]), free & (indices != choice)), choice
+
+    free = jnp.ones(indices.shape, bool) if mask is None else mask
+    return jax.lax.scan(pick, (jnp.zeros_like(weights), free), length=k)[1]
+
+
+def best_subset(similarity: Any, k: int, quality: Any = None) -> tuple[np.ndarray, float]:
+    """The exact maximiser of F among all subsets of size k of one pool, by enumeration, and its value.
+
+    `similarity` is (candidates, candidates), `quality` (candidates,); the first of equal maxima wins.
+
+    Raises:
+        InputError: k is not between 1 and the pool's size, or there are more than 1,000,000 subsets.
+    """
+    _, coverage, weights = _terms(np.asarray(similarity), quality, None)
+    n = len(weights)
+    if not 1 <= k <= n:
+        raise InputError(f"k must be between 1 and the pool's size {n}, got {k}")
+    if math.comb(n, k) > MAX_SUBSETS:
+        raise InputError(
+            f"{math.comb(n, k)} subsets of {k} of {n} are too many to enumerate (limit {MAX_SUBSETS})"
+        )
+    subsets = np.array(list(itertools.combinations(range(n), k)))
+    covered = coverage[:, subsets[:, 0]]
+    for position in range(1, k):
+        covered = np.maximum(covered, coverage[:, subsets[:, position]])
+    values = weights @ covered
+    best = int(np.argmax(values))
+    return subsets[best], float(values[best])
