@@ -1,13 +1,37 @@
-"""Who learns p(y|x)? Networks with the paper's initialisation (uniform in +-1/sqrt(fan_in), Equinox's default)."""
+"""Who learns p(y|x)? Networks with the paper's initialisation: weights and biases uniform in +-1/sqrt(fan_in)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+Tree = TypeVar("Tree", bound=PyTree)
+
+
+def initialise(template: Tree, key: PRNGKeyArray) -> Tree:
+    """Fill the arrays of a tree of `eqx.nn.Linear` layers with uniform draws in +-1/sqrt(fan_in), as PyTorch does.
+
+    All layers share one flat draw, since every `jax.random` call inside a compiled program costs it 0.3 s.
+    """
+
+    def is_layer(node: PyTree) -> bool:
+        return isinstance(node, eqx.nn.Linear)
+
+    nodes, structure = jax.tree.flatten(template, is_leaf=is_layer)
+    sizes = [leaf.size for node in nodes if is_layer(node) for leaf in jax.tree.leaves(node)]
+    flat = jax.random.uniform(key, (sum(sizes),), minval=-1.0, maxval=1.0)
+    pieces = iter(jnp.split(flat, np.cumsum(sizes)[:-1]))
+
+    def fill(layer: eqx.nn.Linear) -> eqx.nn.Linear:
+        bound = 1 / np.sqrt(layer.in_features)
+        return jax.tree.map(lambda leaf: bound * next(pieces).reshape(leaf.shape), layer)
+
+    return jax.tree.unflatten(structure, [fill(node) if is_layer(node) else node for node in nodes])
 
 
 class MLP(eqx.Module):
@@ -16,7 +40,10 @@ class MLP(eqx.Module):
     network: eqx.nn.MLP
 
     def __init__(self, key: PRNGKeyArray, in_size: int = 5, width: int = 32, depth: int = 2):
-        self.network = eqx.nn.MLP(in_size, "scalar", width, depth, jax.nn.relu, key=key)
+        template = eqx.filter_eval_shape(
+            lambda key: eqx.nn.MLP(in_size, "scalar", width, depth, jax.nn.relu, key=key), key
+        )
+        self.network = initialise(template, key)
 
     def __call__(self, prompts: Float[Array, "prompts d"]) -> Float[Array, " prompts"]:
         return jax.vmap(self.network)(prompts)
@@ -31,23 +58,21 @@ class Mixture(NamedTuple):
 
 
 class MDN(eqx.Module):
-    """Mixture density network of the paper: 5-64-64 ReLU trunk, three linear heads for 5 Gaussians."""
+    """Mixture density network of the paper: 5-64-64 ReLU trunk, three linear heads for 5 Gaussians.
 
-    trunk: eqx.nn.MLP
-    logits: eqx.nn.Linear
-    means: eqx.nn.Linear
-    log_scales: eqx.nn.Linear
+    The heads (softmax weights, means, log-scales clipped to [-3, 3]) are one layer cut in three.
+    """
+
+    network: eqx.nn.MLP
 
     def __init__(
         self, key: PRNGKeyArray, in_size: int = 5, width: int = 64, depth: int = 2, components: int = 5
     ):
-        keys = jax.random.split(key, 4)
-        self.trunk = eqx.nn.MLP(in_size, width, width, depth - 1, jax.nn.relu, jax.nn.relu, key=keys[0])
-        self.logits, self.means, self.log_scales = (
-            eqx.nn.Linear(width, components, key=head) for head in keys[1:]
+        template = eqx.filter_eval_shape(
+            lambda key: eqx.nn.MLP(in_size, 3 * components, width, depth, jax.nn.relu, key=key), key
         )
+        self.network = initialise(template, key)
 
     def __call__(self, prompts: Float[Array, "prompts d"]) -> Mixture:
-        hidden = jax.vmap(self.trunk)(prompts)
-        logits, means, log_scales = (jax.vmap(h)(hidden) for h in (self.logits, self.means, self.log_scales))
+        logits, means, log_scales = jnp.split(jax.vmap(self.network)(prompts), 3, axis=-1)
         return Mixture(jax.nn.log_softmax(logits), means, jnp.clip(log_scales, -3.0, 3.0))
