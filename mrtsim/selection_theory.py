@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from numpy.polynomial.legendre import legvander
-from numpy.typing import ArrayLike
 from scipy.optimize.elementwise import find_root
 from scipy.special import (
     betainc,
@@ -44,7 +43,7 @@ def _check(n_candidates: int, k: int) -> None:
         raise InputError(f"k = {k} must lie between 1 and n_candidates = {n_candidates}")
 
 
-def inclusion_probability(exceedance: ArrayLike, n_candidates: int, k: int) -> Float[np.ndarray, "*shape"]:
+def inclusion_probability(exceedance: Any, n_candidates: int, k: int) -> Float[np.ndarray, "*shape"]:
     """The probability that BKoN keeps a candidate, I_u(N - K, K) with u = 1 - exceedance.
 
     `exceedance` (any shape) is the probability that another response to the prompt has a higher reward; taking it
@@ -53,7 +52,7 @@ def inclusion_probability(exceedance: ArrayLike, n_candidates: int, k: int) -> F
     """
     _check(n_candidates, k)
     v = np.asarray(exceedance, np.float64)
-    return np.ones_like(v) if k == n_candidates else betaincc(k, n_candidates - k, v)
+    return np.ones_like(v) if k == n_candidates else np.asarray(betaincc(k, n_candidates - k, v))
 
 
 def _inclusion_integral(v: np.ndarray, n: int, k: int) -> np.ndarray:
@@ -63,9 +62,7 @@ def _inclusion_integral(v: np.ndarray, n: int, k: int) -> np.ndarray:
     return v * betaincc(k, n - k, v) + k / n * betainc(k + 1, n - k, v)
 
 
-def tied_inclusion_probability(
-    low: ArrayLike, high: ArrayLike, n_candidates: int, k: int
-) -> Float[np.ndarray, "*shape"]:
+def tied_inclusion_probability(low: Any, high: Any, n_candidates: int, k: int) -> Float[np.ndarray, "*shape"]:
     """The probability that BKoN keeps a candidate whose reward is shared, ties broken at random.
 
     `low` = P(R > r | x) and `high` = P(R >= r | x): the answer is the mean of `inclusion_probability` between them.
@@ -147,7 +144,7 @@ class KeptLaw:
     spread: Callable[[Float[np.ndarray, "prompts nodes d"]], Float[np.ndarray, " prompts"]] | None
     finite_weights: bool = True
 
-    def moments(self, values: ArrayLike) -> KeptMean:
+    def moments(self, values: Any) -> KeptMean:
         """Exact moments of the mean of K kept values.
 
         `values` are h(responses), (prompts, nodes) or (prompts, nodes, D); h must be evaluated in float64. The
@@ -178,7 +175,7 @@ class KeptLaw:
             ratio = np.divide(self.weights, self.kept, out=never, where=self.kept > 0)
         return np.minimum(ratio, cap)
 
-    def reweighted_moments(self, values: ArrayLike, cap: float = np.inf) -> KeptMean:
+    def reweighted_moments(self, values: Any, cap: float = np.inf) -> KeptMean:
         """Exact moments of the mean of w h over the kept, w the importance weights, against the same truth.
 
         Uncapped weights remove BKoN's bias (Horvitz and Thompson 1952), but for a continuous reward and K < N their
@@ -199,7 +196,7 @@ class KeptLaw:
         )
 
 
-def rkon_law(distribution: Any, prompts: ArrayLike, k: int, rule: Rule | None = None) -> KeptLaw:
+def rkon_law(distribution: Any, prompts: Any, k: int, rule: Rule | None = None) -> KeptLaw:
     """RKoN keeps K i.i.d. responses from p(y|x) itself, whatever N: no bias, K_eff = K.
 
     `rule` as in the distribution's `quadrature`. For the error given the pools see `rkon_pool_variance`.
@@ -211,7 +208,7 @@ def rkon_law(distribution: Any, prompts: ArrayLike, k: int, rule: Rule | None = 
     return KeptLaw(responses, weights, weights, k, None)
 
 
-def rkon_pool_variance(pool: ArrayLike, k: int) -> Float[np.ndarray, "*prompts"]:
+def rkon_pool_variance(pool: Any, k: int) -> Float[np.ndarray, "*prompts"]:
     """Variance of the mean of K values drawn without replacement from a given pool of N: (1 - K/N) S^2 / K.
 
     S^2 has the divisor N - 1 (Cochran 1977, theorem 2.2). Raises InputError unless 1 <= K <= N.
@@ -219,13 +216,13 @@ def rkon_pool_variance(pool: ArrayLike, k: int) -> Float[np.ndarray, "*prompts"]
     pool = np.asarray(pool, np.float64)
     n = pool.shape[-1]
     _check(n, k)
-    return np.zeros(pool.shape[:-1]) if k == n else (1 - k / n) * pool.var(-1, ddof=1) / k
+    return np.zeros(pool.shape[:-1]) if k == n else np.asarray((1 - k / n) * pool.var(-1, ddof=1) / k)
 
 
 def ranked_law(
-    responses: ArrayLike,
-    weights: ArrayLike,
-    rewards: ArrayLike,
+    responses: Any,
+    weights: Any,
+    rewards: Any,
     n_candidates: int,
     k: int,
 ) -> KeptLaw:
@@ -275,7 +272,7 @@ def ranked_law(
     return KeptLaw(responses, weights, kept, k, None if k == n else spread)
 
 
-def _beta_mass(a: float, b: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def _beta_mass(a: int, b: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Probability of a Beta(a, b) between two points, from the tail that keeps its digits."""
     lower = betainc(a, b, high) - betainc(a, b, low)
     return np.where(betainc(a, b, low) < 0.5, lower, betaincc(a, b, low) - betaincc(a, b, high))
@@ -289,7 +286,7 @@ def trapezoid(count: int, half_width: float = 9.0) -> Rule:
 
 def bkon_law(
     distribution: Any,
-    prompts: ArrayLike,
+    prompts: Any,
     n_candidates: int,
     k: int,
     reward: Callable[[Any, Any], Any] | None = None,
@@ -317,7 +314,7 @@ def bkon_law(
     return KeptLaw(law.responses, law.weights, law.kept, k, law.spread, finite_weights=k == n_candidates)
 
 
-def top_quantile_law(distribution: GaussianModes, prompts: ArrayLike, fraction: float, k: int) -> KeptLaw:
+def top_quantile_law(distribution: GaussianModes, prompts: Any, fraction: float, k: int) -> KeptLaw:
     """BKoN's limit for N -> infinity with K = fraction N: p truncated to the best `fraction` of the rewards.
 
     With `fraction` = 0 (K fixed) all mass is on the reward's maximiser, y = f(x). `k` responses are drawn from it,
@@ -340,9 +337,7 @@ def top_quantile_law(distribution: GaussianModes, prompts: ArrayLike, fraction: 
     return KeptLaw(panels.responses, panels.weights, kept, k, None, finite_weights=fraction == 1)
 
 
-def exceedance(
-    distribution: GaussianModes, prompts: ArrayLike, responses: ArrayLike
-) -> Float[np.ndarray, "prompts q"]:
+def exceedance(distribution: GaussianModes, prompts: Any, responses: Any) -> Float[np.ndarray, "prompts q"]:
     """P(R > r(x, y) | x) for the reward -(y - f(x))^2 of `GaussianModes`, by normal CDFs."""
     with jax.enable_x64(True):
         centre = np.asarray(distribution.centre(jnp.asarray(np.asarray(prompts, np.float64))))
@@ -350,7 +345,7 @@ def exceedance(
     return _exceedance(distribution, _prompt_scales(distribution, prompts), distance)
 
 
-def _prompt_scales(distribution: GaussianModes, prompts: ArrayLike) -> np.ndarray:
+def _prompt_scales(distribution: GaussianModes, prompts: Any) -> np.ndarray:
     """Noise of each mode at each prompt, (prompts or 1, modes)."""
     if distribution.prompt_scale is None:
         return np.asarray(distribution.scales)[None]
@@ -436,7 +431,7 @@ def _partial_integrals() -> np.ndarray:
 _PARTIAL = _partial_integrals()
 
 
-def _distance_law(distribution: GaussianModes, prompts: ArrayLike, n: int, k: int) -> KeptLaw:
+def _distance_law(distribution: GaussianModes, prompts: Any, n: int, k: int) -> KeptLaw:
     with jax.enable_x64(True):
         centre = np.asarray(distribution.centre(jnp.asarray(np.asarray(prompts, np.float64))))
     scales = _prompt_scales(distribution, prompts)
