@@ -1,0 +1,141 @@
+"""`mrtsim select`: keep K of N candidate responses of each prompt of a file."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from typing import Any
+
+from mrtsim.cli import count, non_negative, number, strict_json, table
+
+DESCRIPTION = """\
+Keep K of N candidate responses of each prompt. The kept rows go unchanged to --out, in the input's format and order.
+
+FILE is CSV, JSONL or Parquet, by its ending, with one row a response, or (JSONL, Parquet) one row a prompt with list
+columns; of such a row every list as long as the pool is cut. In CSV an embedding is a JSON list in its cell.
+
+strategies:
+  rkon              K at random, without replacement: unbiased for the pool
+  bkon              the K best rewards: collapses onto the modes that the reward prefers
+  dkon              K diverse ones (greedy facility location on embeddings)
+  dbkon             K diverse and good ones: the same, weighted by reward ** alpha
+  filtered-max-min  of the better half by reward, the K farthest apart
+  gumbel            K at random, weighted by exp(reward / temperature)
+"""
+
+EPILOG = """\
+example:
+  mrtsim select pool.parquet --strategy dbkon -k 4 --out kept.parquet
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `mrtsim select`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "select",
+        help="keep K of N candidate responses of each prompt",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("file", metavar="FILE", help="candidate pools: .csv, .jsonl or .parquet")
+    parser.add_argument("--strategy", required=True, metavar="NAME", help="one of the above, or of --plugin")
+    parser.add_argument("-k", type=count, required=True, metavar="K", help="how many to keep of each prompt")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="where the kept rows go; same ending as FILE"
+    )
+    columns = parser.add_argument_group("columns")
+    columns.add_argument(
+        "--prompt-column", default="prompt_id", metavar="NAME", help="prompt id (default: %(default)s)"
+    )
+    columns.add_argument(
+        "--reward-column", default="reward", metavar="NAME", help="higher is better (default: %(default)s)"
+    )
+    columns.add_argument(
+        "--embedding-column", default="embedding", metavar="NAME", help="default: %(default)s"
+    )
+    columns.add_argument(
+        "--loss-column", metavar="NAME", help="report how selection moves the mean of this column"
+    )
+    options = parser.add_argument_group("selection")
+    options.add_argument(
+        "--alpha",
+        type=non_negative,
+        default=1.0,
+        metavar="A",
+        help="dbkon: quality is reward ** A; 0 is dkon (default: 1)",
+    )
+    options.add_argument(
+        "--temperature",
+        type=non_negative,
+        default=1.0,
+        metavar="T",
+        help="gumbel: in units of the reward; 0 is bkon (default: 1)",
+    )
+    options.add_argument(
+        "--seed", type=_seed, default=0, metavar="S", help="of random strategies (default: 0)"
+    )
+    options.add_argument(
+        "--short-pools",
+        choices=("error", "keep", "drop"),
+        default="error",
+        help="a prompt of fewer than K candidates: stop (default), keep all it has, or drop it",
+    )
+    options.add_argument("--plugin", metavar="FILE", help="Python file that registers more strategies")
+    options.add_argument("--json", action="store_true", help="the report as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `mrtsim select`."""
+    from mrtsim.pool_files import Columns
+    from mrtsim.pools import SelectionReport, select_file
+    from mrtsim.selection import load_plugin
+
+    if args.plugin:
+        load_plugin(args.plugin)
+    report = select_file(
+        args.file,
+        args.out,
+        args.strategy,
+        args.k,
+        columns=Columns(args.prompt_column, args.reward_column, args.embedding_column, args.loss_column),
+        alpha=args.alpha,
+        temperature=args.temperature,
+        seed=args.seed,
+        short_pools=args.short_pools,
+        progress=sys.stderr.isatty(),
+    )
+    if args.json:
+        print(strict_json(dataclasses.asdict(report)))
+        return 0
+
+    def shift(name: str, pool: float | None, kept: float | None) -> list[str]:
+        if pool is None or kept is None:
+            return [name, "-", "-", "-"]
+        return [name, number(pool), number(kept), number(kept - pool)]
+
+    r: SelectionReport = report
+    print(f"{args.strategy}, K = {args.k}: kept {r.kept} of {r.candidates} candidates of {r.prompts} prompts")
+    print(f"written to {args.out}")
+    if r.short_pools:
+        what = "kept whole" if args.short_pools == "keep" else "dropped"
+        print(f"{r.short_pools} prompts had fewer than {args.k} candidates and were {what}")
+    rows = [
+        shift("reward", r.reward_pool, r.reward_kept),
+        shift("similarity (1 + cos) / 2", r.similarity_pool, r.similarity_kept),
+    ]
+    if args.loss_column:
+        rows.append(shift(args.loss_column, r.loss_pool, r.loss_kept))
+    print("\nmeans over prompts")
+    print(table(rows, header=("", "pool", "kept", "shift")))
+    if r.k_eff is not None:
+        print(
+            f"\nK_eff {number(r.k_eff)} (similarity score: it ranks kept sets, it is not a number of responses)"
+        )
+    return 0
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2**63 - 1, not {text!r}")
+    return int(text)
