@@ -96,6 +96,8 @@ def _run(args: argparse.Namespace) -> None:
         )
         if jax.process_index() == 0:
             print(f"{name}: {status}, {time.perf_counter() - begin:.1f} s, {folder}", file=sys.stderr)
+    for name in chosen:
+        store.close(args.out / args.preset / name)
 
 
 def _warn(message: str) -> None:

@@ -39,6 +39,7 @@ class Estimate:
 class Prediction:
     """One testable statement: what was reported, what we find, the exact value where one exists, the outcome.
 
+    Phrase it so that "holds" speaks for the claim (`report.verdict` counts on it), and the same in every preset.
     `claim` is the number of the paper's claim (1 to 11). `primary` marks the statements that the claim stands or
     falls with; the others are about its limits.
     """

@@ -18,7 +18,9 @@ import subprocess
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +28,9 @@ from typing import Any, BinaryIO
 import jax
 import jax.monitoring
 import numpy as np
+from jax.experimental import multihost_utils
 
+from benchmarks.calibration import gigaflops
 from mrtsim import montecarlo
 from mrtsim.cache import instruction_set
 from mrtsim.errors import InputError
@@ -98,6 +102,7 @@ class OnDisk(InMemory):
             _cut_torn_tail(mine)
         else:
             mine.unlink(missing_ok=True)
+            (folder / "finished").unlink(missing_ok=True)
             if jax.process_index() == 0:  # files of processes that no longer take part
                 for path in folder.glob("blocks-*.bin"):
                     if int(path.stem.removeprefix("blocks-")) >= jax.process_count():
@@ -114,12 +119,7 @@ class OnDisk(InMemory):
             if "identity" not in meta:
                 self._found.setdefault(meta["label"], {})[meta["index"]] = (meta, payload)
                 continue
-            difference = _difference(meta["identity"], start["identity"])
-            if difference:
-                raise InputError(
-                    f"{self.folder} holds an unfinished run with other settings ({difference}): resume it with "
-                    "its own, or start again without --resume, which discards it"
-                )
+            _refuse_other(self.folder, meta["identity"], start["identity"])
             change = _difference(meta["environment"], start["environment"])
             if change and change not in self.changes:
                 self.changes.append(change)
@@ -147,8 +147,6 @@ class OnDisk(InMemory):
         """Remove this process's file: the result is safe."""
         self._stream.close()
         self._file(jax.process_index()).unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
 
 
 def _call(plan: montecarlo.Plan) -> dict[str, Any]:
@@ -205,6 +203,15 @@ def _cut_torn_tail(path: Path) -> None:
         os.truncate(path, ends[-1] if ends else 0)
 
 
+def _refuse_other(folder: Path, before: dict[str, Any], identity: dict[str, Any]) -> None:
+    difference = _difference({k: before.get(k) for k in identity}, identity)
+    if difference:
+        raise InputError(
+            f"{folder} belongs to an unfinished run with other settings ({difference}): resume it with its own, "
+            "or start again without --resume, which discards it"
+        )
+
+
 def _difference(before: Any, now: Any, name: str = "") -> str:
     """What differs between two JSON values, for a message; empty where nothing does."""
     if isinstance(before, dict) and isinstance(now, dict):
@@ -227,45 +234,64 @@ def complete(
     resume: bool,
     warn: Callable[[str], None],
 ) -> str:
-    """Run one experiment into `folder`, unless `resume` finds it finished; returns what was done, in words.
+    """Run one experiment into `folder` and return what was done, in words.
 
-    **Raises:** `InputError` where `resume` finds results of another config or seed.
+    `resume` goes on with an unfinished run; a command of several experiments calls `close` on all of them at its end,
+    until when a finished one is skipped. Without one, everything is computed again.
+
+    **Raises:** `InputError` where `resume` finds an unfinished run of another config or seed.
     """
     identity = to_json({"experiment": name, "config": dataclasses.asdict(config), "seed": seed})
-    partial = folder / "partial"
-    here = environment()
-    if resume and not partial.exists() and (folder / "result.json").exists():
+    finished = folder / "partial" / "finished"
+    if resume and _agreed(finished.exists()):
         before = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        difference = _difference({k: before.get(k) for k in identity}, identity)
-        if difference:
-            raise InputError(
-                f"{folder} holds a finished run with other settings ({difference}): run it with its own, "
-                "or without --resume, which replaces it"
-            )
-        return "already finished"
-    sweep = OnDisk(partial, identity, here, resume=resume, progress=True)
+        _refuse_other(folder / "partial", before, identity)
+        return "finished before"
+    here = environment()
+    sweep = OnDisk(folder / "partial", identity, here, resume=resume, progress=True)
     for change in sweep.changes:
-        warn(f"{name} resumes a run from another environment ({change}): low bits may differ")
-    clock, compiling = time.perf_counter(), CompileClock()
+        warn(f"{name} goes on from blocks made elsewhere, low bits may differ: {change}")
+    begin, compiling = time.perf_counter(), CompileClock()
     with compiling:
         result = run(config, jax.random.key(seed), sweep)
+    wall = time.perf_counter() - begin
     if jax.process_index() == 0:
         provenance = {
             **here,
             "python": platform.python_version(),
             "devices": jax.device_count(),
             "processes": jax.process_count(),
+            "calibration_gigaflops": _calibration(),
             "resumed_blocks": sweep.resumed_blocks,
             "resumed_from": sweep.changes,
-            "wall_seconds": time.perf_counter() - clock,
+            "wall_seconds": wall,
             "compile_seconds": compiling.seconds,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(folder / "run.json", provenance)
-        # Last, because it says that the run is finished.
         write_json(folder / "result.json", {"preset": preset, **identity, "result": result})
+        finished.touch()
     sweep.discard()
     return f"resumed with {sweep.resumed_blocks} blocks" if sweep.resumed_blocks else "done"
+
+
+def close(folder: Path) -> None:
+    """Forget that the experiment in `folder` was finished by an unfinished command: the command is finished too."""
+    (folder / "partial" / "finished").unlink(missing_ok=True)
+    with suppress(OSError):  # gone already, or another process still removes its file
+        (folder / "partial").rmdir()
+
+
+def _agreed(value: bool) -> bool:
+    """The first process's answer, for all of them."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+@cache
+def _calibration() -> float:
+    return round(gigaflops(), 1)
 
 
 def environment() -> dict[str, Any]:

@@ -9,11 +9,13 @@ set and core count.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -25,6 +27,8 @@ from jax.sharding import SingleDeviceSharding
 from tqdm import tqdm
 
 from mrtsim.errors import InputError
+
+_Sums = tuple[int, list[Any], list[Any]]  # count; mean and sum of squared deviations of each output
 
 _BLOCK_BYTES = 2**21  # a block's largest array should stay in the cache of a core
 
@@ -64,10 +68,55 @@ def replicate(
     **Raises:** `InputError` where one block alone exceeds `memory`.
     """
     plan = prepare(fn, key, n, *args, block=block, devices=devices)
-    mine = {}
-    for index, values in run(plan, memory=memory, threads=threads, progress=progress):
-        mine[index] = values
-    return assemble(plan, mine)
+    return assemble(plan, dict(run(plan, memory=memory, threads=threads, progress=progress)))
+
+
+class Moments(NamedTuple):
+    """Mean and variance over replicates (divisor n - 1), float64, shaped like one replicate's output."""
+
+    n: int
+    mean: Any
+    variance: Any
+
+
+def moments(fn: Callable[..., Any], key: jax.Array, n: int, *args: Any, **options: Any) -> Moments:
+    """Like `replicate`, but keep only the running moments: memory does not grow with n.
+
+    Blocks merge in block order (Chan, Golub and LeVeque 1983), so that the bits do not depend on who computed them.
+    Needs n >= 2 for a variance (NaN otherwise).
+    """
+    settings = {name: options.pop(name) for name in ("memory", "threads", "progress") if name in options}
+    plan = prepare(fn, key, n, *args, **options)
+    total = None
+    summaries = {}
+    for index, leaves in run(plan, **settings):
+        kept = [np.asarray(leaf[: plan.count(index)], np.float64) for leaf in leaves]
+        means = [leaf.mean(axis=0) for leaf in kept]
+        squares = [np.square(leaf - mean).sum(axis=0) for leaf, mean in zip(kept, means, strict=True)]
+        if jax.process_count() > 1:
+            summaries[index] = [*means, *squares]
+        else:
+            total = _merge(total, plan.count(index), means, squares)
+    if jax.process_count() > 1:
+        specs = [(s.shape, np.dtype(np.float64)) for s in plan.outputs]
+        for index, leaves in sorted(_gather(summaries, plan.n_blocks, specs * 2).items()):
+            total = _merge(total, plan.count(index), leaves[: len(specs)], leaves[len(specs) :])
+    assert total is not None
+    _, means, squares = total
+    variances = [square / (n - 1) if n > 1 else square * np.nan for square in squares]
+    return Moments(n, *(jax.tree.unflatten(plan.out_tree, leaves) for leaves in (means, variances)))
+
+
+def _merge(total: _Sums | None, count: int, means: list[Any], squares: list[Any]) -> _Sums:
+    if total is None:
+        return count, means, squares
+    n = total[0] + count
+    merged_means, merged_squares = [], []
+    for mean, square, m, s in zip(total[1], total[2], means, squares, strict=True):
+        shift = m - mean
+        merged_means.append(mean + shift * (count / n))
+        merged_squares.append(square + s + np.square(shift) * (total[0] * count / n))
+    return n, merged_means, merged_squares
 
 
 class Plan(NamedTuple):
@@ -86,6 +135,14 @@ class Plan(NamedTuple):
     @property
     def n_blocks(self) -> int:
         return -(-self.n // self.block)
+
+    def rows(self, index: int) -> slice:
+        """The replicates of a block."""
+        return slice(index * self.block, index * self.block + self.count(index))
+
+    def count(self, index: int) -> int:
+        """Replicates that count in a block: the last one is padded."""
+        return min(self.block, self.n - index * self.block)
 
 
 def prepare(
@@ -137,68 +194,65 @@ def run(
             leaves = jax.tree.leaves(out)
             return [np.asarray(a, s.dtype) for a, s in zip(leaves, plan.outputs, strict=True)]
 
+    # Twice the workers are queued, so that none waits for a slow block ahead of it; results leave in block order.
     pool = ThreadPoolExecutor(workers, thread_name_prefix="replicate")
-    pending: deque[tuple[int, Any]] = deque()
+    pending: deque[tuple[int, Future[list[np.ndarray]]]] = deque()
+    upcoming = iter(todo)
     bar = tqdm(
         total=len(mine) * plan.block,
         initial=(len(mine) - len(todo)) * plan.block,
         desc=progress,
-        unit="replicate",
+        unit=" replicates",
         disable=None if progress is not None and jax.process_index() == 0 else True,
     )
     try:
-        for index in todo:
-            pending.append((index, pool.submit(compute, index)))
-            if len(pending) > 2 * workers:
-                first, future = pending.popleft()
-                values = future.result()
-                bar.update(plan.block)
-                yield first, values
-        while pending:
-            first, future = pending.popleft()
+        while True:
+            pending += [(i, pool.submit(compute, i)) for i in islice(upcoming, 2 * workers - len(pending))]
+            if not pending:
+                return
+            index, future = pending.popleft()
             values = future.result()
             bar.update(plan.block)
-            yield first, values
+            yield index, values
     finally:
-        # On an error or Ctrl-C: drop what waits, let the blocks that run finish (they cannot be stopped).
+        # After an error or Ctrl-C: drop what waits, let the blocks that run finish (they cannot be stopped).
         pool.shutdown(wait=True, cancel_futures=True)
         bar.close()
 
 
 def assemble(plan: Plan, blocks: dict[int, list[np.ndarray]]) -> Any:
     """Join the blocks of every process, in block order, into the pytree that `replicate` returns."""
-    if jax.process_count() > 1:
-        blocks = _gather(plan, blocks)
+    blocks = _gather(blocks, plan.n_blocks, [((plan.block, *s.shape), s.dtype) for s in plan.outputs])
     joined = []
     for i, spec in enumerate(plan.outputs):
         out = np.empty((plan.n, *spec.shape), spec.dtype)
         for index in range(plan.n_blocks):
-            start = index * plan.block
-            stop = min(start + plan.block, plan.n)
-            out[start:stop] = blocks[index][i][: stop - start]
+            out[plan.rows(index)] = blocks[index][i][: plan.count(index)]
         joined.append(out)
     return jax.tree.unflatten(plan.out_tree, joined)
 
 
-def _gather(plan: Plan, blocks: dict[int, list[np.ndarray]]) -> dict[int, list[np.ndarray]]:
-    """Exchange blocks between processes, as bytes, so that no 64-bit number is cut to 32."""
+def _gather(
+    blocks: dict[int, list[np.ndarray]], n_blocks: int, specs: list[tuple[tuple[int, ...], np.dtype]]
+) -> dict[int, list[np.ndarray]]:
+    """The blocks of every process. They travel as bytes, so that no 64-bit number is cut to 32."""
     count = jax.process_count()
-    sizes = [plan.block * int(np.prod(s.shape)) * s.dtype.itemsize for s in plan.outputs]
-    mine = np.zeros((-(-plan.n_blocks // count), sum(sizes)), np.uint8)
-    for index in range(jax.process_index(), plan.n_blocks, count):
+    if count == 1:
+        return blocks
+    sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in specs]
+    mine = np.zeros((-(-n_blocks // count), sum(sizes)), np.uint8)
+    for index in range(jax.process_index(), n_blocks, count):
         packed = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in blocks[index])
         mine[index // count] = np.frombuffer(packed, np.uint8)
     everyone = np.asarray(multihost_utils.process_allgather(mine))
-    edges = np.cumsum(sizes)[:-1]
-    return {
-        index: [
-            np.frombuffer(part.tobytes(), s.dtype).reshape(plan.block, *s.shape)
-            for part, s in zip(
-                np.split(everyone[index % count, index // count], edges), plan.outputs, strict=True
-            )
+    gathered = {}
+    for index in range(n_blocks):
+        parts = np.split(everyone[index % count, index // count], np.cumsum(sizes)[:-1])
+        gathered[index] = [
+            np.frombuffer(part.tobytes(), dtype).reshape(shape)
+            for part, (shape, dtype) in zip(parts, specs, strict=True)
         ]
-        for index in range(plan.n_blocks)
-    }
+    return gathered
 
 
 def _executable(plan: Plan, device: Any) -> jax.stages.Compiled:
