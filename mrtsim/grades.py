@@ -130,20 +130,18 @@ def greedy(
 ) -> Int[Array, " k"]:
     """K greedy steps on F over one pool, in the order of picking (traceable; batch it with vmap).
 
-    Ties: the lowest index among the gains within 1e-5 of the largest, relative to it. Gains below the rounding of F
-    itself are zero, so that no rounding chooses among candidates that add nothing.
+    Ties: the lowest index among the gains within 1e-5 of the largest, relative to it. A gain below the rounding of F
+    is zero, so that no rounding chooses among candidates that add nothing.
     """
     _, coverage, weights = _terms(similarity, qualities, mask)
-    rounding = 8 * jnp.finfo(coverage.dtype).eps * jnp.sum(weights)
+    rounding = 2 * jnp.finfo(coverage.dtype).eps * jnp.sum(weights)
     indices = jnp.arange(coverage.shape[0], dtype=jnp.int32)
 
     def pick(state: Any, _: None) -> Any:
         covered, free = state
         gains = weights @ jnp.maximum(coverage - covered[:, None], 0)
-        gains = jnp.where(free, gains, -1)
-        best = jnp.max(gains)
-        tied = free & (gains >= best - jnp.maximum(TIE_TOLERANCE * best, rounding))
-        choice = jax.lax.argmax(tied, 0, jnp.int32)
+        gains = jnp.where(free, jnp.where(gains > rounding, gains, 0), -1)
+        choice = jax.lax.argmax(gains >= (1 - TIE_TOLERANCE) * jnp.max(gains), 0, jnp.int32)
         return (jnp.maximum(covered, coverage[:, choice]), free & (indices != choice)), choice
 
     free = jnp.ones(indices.shape, bool) if mask is None else mask

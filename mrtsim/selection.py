@@ -264,8 +264,8 @@ def gumbel(key: PRNGKeyArray, pool: Pool, k: int, *, temperature: Any = 1.0) -> 
     """
     exists = pool.exists()
     rewards = jnp.asarray(pool.rewards)
-    uniform = (_noise(key, exists.size).astype(rewards.dtype) + 0.5) / 2**31
-    noise = -jnp.log(-jnp.log(uniform))
+    uniform = (_noise(key, exists.size).astype(rewards.dtype) + 0.5) / 2.0**31
+    noise = -jnp.log(-jnp.log(jnp.minimum(uniform, 1 - jnp.finfo(rewards.dtype).epsneg)))
     # Either form orders the same; each is finite on its side of 1.
     hot = jnp.asarray(temperature, rewards.dtype) > 1
     scores = jnp.where(
