@@ -1,0 +1,161 @@
+"""What does each strategy keep of real responses? 96 prompts x 12 responses of a small language model.
+
+The pool in `examples/` is given, so everything that chance enters is computed exactly: RKoN's mean is the pool mean and
+its variance the finite-population formula; the other strategies are deterministic. Prompts of a topic say nearly the
+same, so intervals are t intervals over the 24 topic means. What is estimated here is the mean loss of the pool, the
+target that a training set of the kept responses stands for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.predictions import Estimate, Prediction, greater, less
+from mrtsim.selection import select
+
+POOL = Path(__file__).parents[1] / "examples" / "pool_smollm2.parquet"
+STRATEGIES = ("bkon", "dkon", "dbkon", "filtered-max-min")
+
+
+@dataclass(frozen=True)
+class Config:
+    """How many responses are kept."""
+
+    responses_per_prompt: tuple[int, ...] = (1, 2, 4, 8)
+
+
+PRESETS = {"quick": Config(), "paper": Config(), "precise": Config()}
+
+
+def run(config: Config, key: Any, sweep: Any) -> dict[str, Any]:
+    """Select and compare; nothing is random, so `key` and `sweep` are not used."""
+    del key, sweep
+    topics, losses, rewards, embeddings = _pool()
+    units = embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    n = losses.shape[1]
+    strategies: dict[str, list[dict[str, Any]]] = {"rkon": []}
+    for k in config.responses_per_prompt:
+        # A random subset's mean: unbiased, with the finite-population variance.
+        pairs = (np.square(units.sum(1)).sum(-1) - n) / (n * (n - 1))
+        random = {
+            "shift": np.zeros(len(losses)),
+            "reward": np.zeros(len(losses)),
+            "similarity": 0.5 + 0.5 * pairs,
+            "squared_error": (1 - k / n) * losses.var(axis=1, ddof=1) / k,
+        }
+        strategies["rkon"].append(_summary(k, random, random, topics))
+        for name in STRATEGIES:
+            kept = select(name, k, **_needed(name, rewards, embeddings))
+            shift = np.take_along_axis(losses, kept, 1).mean(1) - losses.mean(1)
+            chosen = np.take_along_axis(units, kept[..., None], 1)
+            # One response has no pairs.
+            pairs = (np.square(chosen.sum(1)).sum(-1) - k) / (k * (k - 1)) if k > 1 else np.nan * shift
+            prompts = {
+                "shift": shift,
+                "reward": np.take_along_axis(rewards, kept, 1).mean(1) - rewards.mean(1),
+                "similarity": 0.5 + 0.5 * pairs,
+                "squared_error": np.square(shift),
+            }
+            strategies.setdefault(name, []).append(_summary(k, prompts, random, topics))
+    return {
+        "prompts": len(losses),
+        "candidates": n,
+        "topics": len(np.unique(topics)),
+        "strategies": strategies,
+    }
+
+
+def predictions(result: dict[str, Any]) -> list[Prediction]:
+    """Claims 7 and 9 on real responses."""
+
+    def row(name: str, k: int) -> dict[str, Any]:
+        return next(r for r in result["strategies"][name] if r["k"] == k)
+
+    bias = Estimate(**row("bkon", 4)["shift"])
+    excess = Estimate(**row("dbkon", 4)["excess_error"])
+    diverse = Estimate(**row("dkon", 4)["similarity_change"])
+    return [
+        Prediction(
+            7,
+            "mean loss that BKoN keeps minus the pool's, K = 4 of 12 real responses (nats per token)",
+            bias,
+            less(bias, 0.0),
+            primary=False,
+            note="the reward is relevance to the prompt; the interval is over topics",
+        ),
+        Prediction(
+            9,
+            "per-prompt squared error of DBKoN's mean loss minus RKoN's, K = 4 of 12 real responses",
+            excess,
+            less(excess, 0.0),
+            primary=False,
+            note="below 0 would mean that the bias is worth its variance on this pool",
+        ),
+        Prediction(
+            9,
+            "similarity that DKoN keeps minus RKoN's, K = 4 of 12 real responses",
+            diverse,
+            less(diverse, 0.0),
+            primary=False,
+            note="the objective does what it says: it keeps responses that are less alike",
+        ),
+        Prediction(
+            6,
+            "per-prompt squared error of BKoN's mean loss minus RKoN's, K = 4 of 12 real responses",
+            worse := Estimate(**row("bkon", 4)["excess_error"]),
+            greater(worse, 0.0),
+            primary=False,
+        ),
+    ]
+
+
+def _pool() -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
+    import polars as pl
+
+    frame = pl.read_parquet(POOL).sort("prompt_id", "response_id", maintain_order=True)
+    prompts = frame["prompt_id"].n_unique()
+    topics = frame["group"].to_numpy().reshape(prompts, -1)[:, 0]
+    losses, rewards = (
+        frame[c].to_numpy().astype(np.float64).reshape(prompts, -1) for c in ("loss", "reward")
+    )
+    embeddings = frame["embedding"].explode().to_numpy().astype(np.float32)
+    return topics, losses, rewards, embeddings.reshape(*losses.shape, -1)
+
+
+def _needed(name: str, rewards: NDArray[Any], embeddings: NDArray[Any]) -> dict[str, Any]:
+    if name == "bkon":
+        return {"rewards": rewards}
+    return {"embeddings": embeddings} if name == "dkon" else {"rewards": rewards, "embeddings": embeddings}
+
+
+def _summary(
+    k: int,
+    prompts: dict[str, NDArray[np.float64]],
+    random: dict[str, NDArray[np.float64]],
+    topics: NDArray[Any],
+) -> dict[str, Any]:
+    """Means over topics; changes against a random choice are paired, prompt by prompt."""
+    changes = {
+        "excess_error": prompts["squared_error"] - random["squared_error"],
+        "similarity_change": prompts["similarity"] - random["similarity"],
+    }
+    score = {"k_eff": k / (1 + (k - 1) * prompts["similarity"])}
+    return {"k": k, **{n: _interval(values, topics) for n, values in (prompts | changes | score).items()}}
+
+
+def _interval(values: NDArray[np.float64], topics: NDArray[Any]) -> dict[str, float]:
+    """Mean over topics of topic means, with its t interval."""
+    from scipy.stats import t
+
+    means = np.array([values[topics == topic].mean() for topic in np.unique(topics)])
+    half = float(t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means)))
+    return {
+        "value": float(means.mean()),
+        "low": float(means.mean()) - half,
+        "high": float(means.mean()) + half,
+    }
