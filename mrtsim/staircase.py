@@ -1,0 +1,326 @@
+"""Which whole-number plan is best? Exact search over the staircase of affordable plans (no floating point)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+MOST_CORNERS = 20_000  # looked at in each direction, before the search settles for a certified gap
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Integers only: variance (a + b/K)/N over `variance_unit`, less `offset`; cost N (p + K r) over `cost_unit`.
+
+    The finite target differs from the population's by a constant: with S_1^2 = S_u^2 + S_2^2 / N its variance is
+    S_u^2 / N_p + S_2^2 / (N_p K) - S_1^2 / P.
+
+    The plans worth a look are the corners of a staircase, where N is the best for K *and* K the farthest for N. Both
+    are found by division. `solve` leaves the corner at the continuous optimum in both directions, until a lower bound
+    that only grows on the way passes the best corner.
+    """
+
+    a: int
+    b: int
+    p: int
+    r: int
+    limit: int  # the budget, or the target plus the offset
+    n_min: int
+    n_max: int | float  # math.inf where there is no cap
+    k_min: int
+    k_max: int | float
+    variance_unit: int
+    cost_unit: int
+    offset: Fraction
+
+    def variance(self, n: int, k: int) -> Fraction:
+        return Fraction(self.a * k + self.b, n * k * self.variance_unit) - self.offset
+
+    def cost(self, n: int, k: int) -> Fraction:
+        return Fraction(n * (self.p + k * self.r), self.cost_unit)
+
+    def missing_cap(self) -> str | None:
+        """The cap without which there is no finite optimum."""
+        if self.k_max == math.inf and (self.r == 0 or (self.a == self.p == 0 and self.n_max == math.inf)):
+            return "max_responses"
+        return "max_prompts" if self.n_max == math.inf and self.p == self.r == 0 else None
+
+    def solve(self) -> tuple[int, int, float]:
+        """(N, K, gap) of the best plan."""
+        if self.a == self.b == 0:
+            return self.n_min, self.k_min, 0.0
+        if self.b == 0 or self.r == 0:  # more responses do not help, or cost nothing
+            k = int(self.k_max) if self.b else self.k_min
+            return int(self.n_max) if self.p == self.r == 0 else self.prompts(k), k, 0.0
+        best = start = self.at_k(self.start())
+        unproven = []
+        for step in (self.up, self.down):
+            corner = step(start)
+            for _ in range(MOST_CORNERS):
+                if corner is None:
+                    break
+                bound, value = self.bound(*corner), self.key(*best)[0]
+                if bound > value or (self.a == 0 and bound == value):
+                    break
+                best = min(best, corner, key=lambda plan: self.key(*plan))
+                corner = step(corner)
+            else:
+                if corner is not None:
+                    unproven.append(self.bound(*corner))
+        if not unproven:
+            return *best, 0.0
+        value, zero = self.key(*best)[0], self.zero()
+        return *best, max(0.0, float((value - min(unproven)) / (value - zero)) if value > zero else 0.0)
+
+    def at_k(self, k: int) -> tuple[int, int]:
+        n = self.prompts(k)
+        return n, self.farthest_k(n)
+
+    def kink(self) -> int | float:
+        """The whole part of K*."""
+        if self.a == 0:
+            return math.inf if self.p else 0
+        return math.isqrt(self.b * self.p // (self.a * self.r))
+
+    def run(self, n: int, k: int, slack: Fraction) -> tuple[int, int]:
+        """The run of whole K around a plan with an objective of at most (1 + slack) of its own.
+
+        N - 1 < N_real, so a convex quadratic in K tells where every K qualifies; only the steps beyond are walked.
+        """
+        value, zero = self.key(n, k)[0], self.zero()
+        most = zero + (value - zero) * (1 + slack)
+        high = self.walk_up(_reach(lambda j: self.surely(j, most), k, 1, self.k_max), most)
+        low = self.walk_down(_reach(lambda j: self.surely(j, most), k, -1, self.k_min), most)
+        return low, high
+
+    # What the two problems do not share.
+
+    def objective(self, n: int, k: int) -> Fraction:
+        raise NotImplementedError
+
+    def zero(self) -> Fraction | int:
+        """The value of `key` where the objective is 0."""
+        raise NotImplementedError
+
+    def key(self, n: int, k: int) -> tuple[Fraction, Fraction | int, int]:
+        """The objective up to unit and offset, then what decides among equals."""
+        raise NotImplementedError
+
+    def least_limit(self) -> tuple[Fraction, bool]:
+        """The least limit that any plan meets, and whether one does or only comes near."""
+        raise NotImplementedError
+
+    def most_k(self) -> int | float:
+        """The largest K of any plan."""
+        raise NotImplementedError
+
+    def prompts(self, k: int) -> int:
+        """The best N for K; 0 where there is none."""
+        raise NotImplementedError
+
+    def farthest_k(self, n: int) -> int:
+        """The largest K that N prompts leave room for, or the smallest that reaches the target; 0 where none does."""
+        raise NotImplementedError
+
+    def start(self) -> int:
+        """A feasible K at the least bound."""
+        raise NotImplementedError
+
+    def bound(self, n: int, k: int) -> Fraction | int:
+        raise NotImplementedError
+
+    def up(self, plan: tuple[int, int]) -> tuple[int, int] | None:
+        """The next corner with a larger K."""
+        raise NotImplementedError
+
+    def down(self, plan: tuple[int, int]) -> tuple[int, int] | None:
+        """The next corner with a smaller K."""
+        raise NotImplementedError
+
+    def surely(self, k: int, most: Fraction) -> bool:
+        """Whether K qualifies for the run, wherever rounding N puts it; true on an interval of K."""
+        raise NotImplementedError
+
+    def walk_up(self, k: int, most: Fraction) -> int:
+        raise NotImplementedError
+
+    def walk_down(self, k: int, most: Fraction) -> int:
+        raise NotImplementedError
+
+
+class BudgetProblem(Problem):
+    """The least variance at a cost of at most `limit`."""
+
+    def objective(self, n: int, k: int) -> Fraction:
+        return self.variance(n, k)
+
+    def zero(self) -> Fraction:
+        return self.offset * self.variance_unit
+
+    def key(self, n: int, k: int) -> tuple[Fraction, int, int]:
+        return Fraction(self.a * k + self.b, n * k), n * (self.p + k * self.r), k
+
+    def least_limit(self) -> tuple[Fraction, bool]:
+        return Fraction(self.n_min * (self.p + self.k_min * self.r)), True
+
+    def most_k(self) -> int:
+        return self.farthest_k(self.n_min)
+
+    def prompts(self, k: int) -> int:
+        price = self.p + k * self.r
+        n = min(self.n_max, self.limit // price) if price else self.n_max
+        return int(n) if n >= self.n_min and self.k_min <= k <= self.k_max else 0
+
+    def farthest_k(self, n: int) -> int:
+        room = self.limit - n * self.p
+        k = min(self.k_max, room // (n * self.r)) if self.r else self.k_max if room >= 0 else 0
+        return int(k) if k >= self.k_min and self.n_min <= n <= self.n_max else 0
+
+    def start(self) -> int:
+        full = (self.limit - self.n_max * self.p) // (self.n_max * self.r) if self.n_max < math.inf else 0
+        return int(min(max(self.kink(), full, self.k_min), self.farthest_k(self.n_min)))
+
+    def bound(self, n: int, k: int) -> Fraction:
+        if self.a == 0:  # N K <= (budget - N p) / r, rounded down
+            return Fraction(self.b, (self.limit - n * self.p) // self.r)
+        one = Fraction(self.a * k + self.b, k)
+        bound = one * (self.p + k * self.r) / self.limit
+        return bound if self.n_max == math.inf else max(bound, one / int(self.n_max))
+
+    def up(self, plan: tuple[int, int]) -> tuple[int, int] | None:
+        return self.at_k(plan[1] + 1) if self.prompts(plan[1] + 1) else None
+
+    def down(self, plan: tuple[int, int]) -> tuple[int, int] | None:
+        k = self.farthest_k(plan[0] + 1)
+        return (self.prompts(k), k) if k else None
+
+    def surely(self, k: int, most: Fraction) -> bool:
+        price, one = self.p + k * self.r, self.a * k + self.b
+        return (
+            self.n_min * price <= self.limit
+            and one * price <= most * k * (self.limit - price)
+            and (self.n_max == math.inf or one <= most * k * int(self.n_max))
+        )
+
+    def walk_up(self, k: int, most: Fraction) -> int:
+        while (n := self.prompts(k + 1)) and self.key(n, k + 1)[0] <= most:
+            k = self.farthest_k(n)
+        return k
+
+    def walk_down(self, k: int, most: Fraction) -> int:
+        while n := self.prompts(k - 1):
+            spare = most * n - self.a
+            if spare < 0 or (spare == 0 and self.b):
+                break
+            lowest = math.ceil(self.b / spare) if self.b else 1
+            if lowest >= k:
+                break
+            first = max(self.k_min, self.farthest_k(n + 1) + 1)  # of those that N prompts serve best
+            k = max(lowest, first)
+            if lowest > first:
+                break
+        return k
+
+
+class TargetProblem(Problem):
+    """The least cost at a variance (with the offset) of at most `limit`."""
+
+    def objective(self, n: int, k: int) -> Fraction:
+        return self.cost(n, k)
+
+    def zero(self) -> int:
+        return 0
+
+    def key(self, n: int, k: int) -> tuple[Fraction, Fraction, int]:
+        return Fraction(n * (self.p + k * self.r)), Fraction(self.a * k + self.b, n * k), k
+
+    def least_limit(self) -> tuple[Fraction, bool]:
+        if self.n_max == math.inf or self.a == self.b == 0:
+            return Fraction(0), self.a == self.b == 0
+        if self.k_max == math.inf or self.b == 0:
+            return Fraction(self.a, int(self.n_max)), self.b == 0
+        return Fraction(self.a * int(self.k_max) + self.b, int(self.n_max * self.k_max)), True
+
+    def most_k(self) -> int | float:
+        return self.k_max
+
+    def prompts(self, k: int) -> int:
+        if not self.k_min <= k <= self.k_max:
+            return 0
+        needed = -(-(self.a * k + self.b) // (self.limit * k)) if self.a + self.b else 0
+        n = max(self.n_min, needed)
+        return n if n <= self.n_max else 0
+
+    def farthest_k(self, n: int) -> int:
+        spare = n * self.limit - self.a
+        if not self.n_min <= n <= self.n_max or spare < 0 or (spare == 0 and self.b):
+            return 0
+        k = max(self.k_min, -(-self.b // spare)) if self.b else self.k_min
+        return k if k <= self.k_max else 0
+
+    def start(self) -> int:
+        least = self.farthest_k(int(self.n_max)) if self.n_max < math.inf else self.k_min
+        return int(max(least, min(self.kink(), self.farthest_k(self.n_min) or self.k_max, self.k_max)))
+
+    def bound(self, n: int, k: int) -> Fraction | int:
+        if self.a == 0:  # N K >= b / target, rounded up
+            return n * self.p - (-self.b // self.limit) * self.r
+        return max(Fraction(self.a * k + self.b, self.limit * k), Fraction(self.n_min)) * (
+            self.p + k * self.r
+        )
+
+    def up(self, plan: tuple[int, int]) -> tuple[int, int] | None:
+        k = self.farthest_k(plan[0] - 1)
+        return (self.prompts(k), k) if k else None
+
+    def down(self, plan: tuple[int, int]) -> tuple[int, int] | None:
+        return self.at_k(plan[1] - 1) if self.prompts(plan[1] - 1) else None
+
+    def surely(self, k: int, most: Fraction) -> bool:
+        price, needed = (
+            self.p + k * self.r,
+            self.a * k + self.b + self.limit * k,
+        )  # N + 1, times the target and K
+        return (
+            self.n_min * price <= most
+            and needed * price <= most * self.limit * k
+            and (self.n_max == math.inf or needed <= self.n_max * self.limit * k)
+        )
+
+    def walk_up(self, k: int, most: Fraction) -> int:
+        while n := self.prompts(k + 1):
+            highest = (most - n * self.p) // (n * self.r) if self.r else self.k_max
+            if highest <= k:
+                break
+            last = min(
+                self.k_max, (self.farthest_k(n - 1) or math.inf) - 1
+            )  # of those for which N prompts will do
+            k = int(min(highest, last))
+            if highest < last:
+                break
+        return k
+
+    def walk_down(self, k: int, most: Fraction) -> int:
+        while (n := self.prompts(k - 1)) and self.key(n, k - 1)[0] <= most:
+            k = self.farthest_k(n)
+        return k
+
+
+def _reach(holds: Callable[[int], bool], k: int, direction: int, end: int | float) -> int:
+    """The farthest whole number from k towards `end` up to which `holds`, a test that is true on one interval."""
+    if not holds(k):
+        return k
+    step, out = 1, None
+    while k != end and step:
+        beyond = k + direction * step
+        if (beyond - end) * direction > 0:
+            beyond = int(end)
+        if out is not None and (beyond - out) * direction >= 0:
+            step //= 2
+        elif holds(beyond):
+            k, step = beyond, step * 2 if out is None else step
+        else:
+            out, step = beyond, step // 2
+    return k
