@@ -13,8 +13,28 @@ __version__ = "0.1.0"
 # module -> public names
 _EXPORTS: dict[str, tuple[str, ...]] = {
     "errors": ("InputError",),
-    "variance": ("VarianceComponents", "estimator_variance"),
-    "allocation": ("Cost", "Plan", "allocate", "optimal_responses"),
+    "variance": (
+        "VarianceComponents",
+        "effective_responses",
+        "estimator_variance",
+        "grouped_estimator_variance",
+        "icc",
+        "mrt_gain",
+        "selected_components",
+        "unequal_estimator_variance",
+    ),
+    "allocation": (
+        "Cost",
+        "PerPromptPlan",
+        "PilotPlan",
+        "Plan",
+        "RegretCurve",
+        "allocate",
+        "allocate_per_prompt",
+        "optimal_responses",
+        "plan_pilot",
+        "regret_curve",
+    ),
     "components": ("estimate_components",),
     "grades": ("facility_location",),
     "selection": ("load_plugin", "register_strategy", "select", "strategies"),
@@ -25,13 +45,33 @@ _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
-    from mrtsim.allocation import Cost, Plan, allocate, optimal_responses
+    from mrtsim.allocation import (
+        Cost,
+        PerPromptPlan,
+        PilotPlan,
+        Plan,
+        RegretCurve,
+        allocate,
+        allocate_per_prompt,
+        optimal_responses,
+        plan_pilot,
+        regret_curve,
+    )
     from mrtsim.components import estimate_components
     from mrtsim.distributions import Categorical, ClusteredPrompts, GaussianModes
     from mrtsim.errors import InputError
     from mrtsim.grades import facility_location
     from mrtsim.selection import load_plugin, register_strategy, select, strategies
-    from mrtsim.variance import VarianceComponents, estimator_variance
+    from mrtsim.variance import (
+        VarianceComponents,
+        effective_responses,
+        estimator_variance,
+        grouped_estimator_variance,
+        icc,
+        mrt_gain,
+        selected_components,
+        unequal_estimator_variance,
+    )
 
 
 def __getattr__(name: str) -> Any:
