@@ -65,7 +65,7 @@ def replicate(
     Floating-point results are float64. `jax.enable_x64` is respected. After `jax.distributed.initialize`, process
     p of P runs the blocks b = p mod P, and every process gets the whole answer.
 
-    **Raises:** `InputError` where one block alone exceeds `memory`.
+    **Raises:** `InputError` where one block alone exceeds `memory`, or a number among the arguments is impossible.
     """
     plan = prepare(fn, key, n, *args, block=block, devices=devices)
     return assemble(plan, dict(run(plan, memory=memory, threads=threads, progress=progress)))
@@ -122,12 +122,11 @@ def _merge(total: _Sums | None, count: int, means: list[Any], squares: list[Any]
 class Plan(NamedTuple):
     """A replicate call, traced: what `run` and `assemble` need to know."""
 
-    fn: Callable[..., Any]
+    call: _Call
     key: jax.Array
+    dynamic: Any
     n: int
     block: int
-    static: Any
-    dynamic: Any
     devices: tuple[Any, ...]
     outputs: list[jax.ShapeDtypeStruct]  # of one replicate, on the host
     out_tree: Any
@@ -159,12 +158,17 @@ def prepare(
     if block is not None and block < 1:
         raise InputError(f"block (replicates in a compiled unit) must be at least 1, got {block}")
     dynamic, static = eqx.partition(args, eqx.is_array_like)
-    traced = jax.jit(lambda key, dynamic: fn(key, *eqx.combine(dynamic, static))).trace(key, dynamic)
-    leaves, out_tree = jax.tree.flatten(traced.out_info)
-    outputs = [jax.ShapeDtypeStruct(leaf.shape, _host_dtype(leaf.dtype)) for leaf in leaves]
+    call = _signature(fn, key, dynamic, static)
+    try:
+        hash(call)
+    except TypeError as error:
+        raise InputError(
+            f"what is static in fn and its arguments must be hashable ({error}): pass arrays as args, not inside fn"
+        ) from None
+    outputs, out_tree, largest = _trace(call)
     if block is None:
-        block = _default_block(traced.jaxpr.jaxpr, n)
-    return Plan(fn, key, n, block, static, dynamic, tuple(devices or jax.local_devices()), outputs, out_tree)
+        block = _default_block(largest, n)
+    return Plan(call, key, dynamic, n, block, tuple(devices or jax.local_devices()), outputs, out_tree)
 
 
 def run(
@@ -182,9 +186,9 @@ def run(
         return
     x64 = _x64()
     devices = plan.devices[: len(todo)]
-    executables = [_executable(plan, device) for device in devices]
+    executables = [_compile(plan.call, plan.block, device) for device in devices]
     placed = [jax.device_put((plan.key, plan.dynamic), device) for device in devices]
-    workers = _workers(plan, executables[0], memory, threads)
+    in_flight = workers(plan, memory, threads)
 
     def compute(index: int) -> list[np.ndarray]:
         which = index // jax.process_count() % len(devices)
@@ -194,8 +198,8 @@ def run(
             leaves = jax.tree.leaves(out)
             return [np.asarray(a, s.dtype) for a, s in zip(leaves, plan.outputs, strict=True)]
 
-    # Twice the workers are queued, so that none waits for a slow block ahead of it; results leave in block order.
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="replicate")
+    # Twice as many are queued, so that no thread waits for a slow block ahead of it; results leave in block order.
+    pool = ThreadPoolExecutor(in_flight, thread_name_prefix="replicate")
     pending: deque[tuple[int, Future[list[np.ndarray]]]] = deque()
     upcoming = iter(todo)
     bar = tqdm(
@@ -207,7 +211,7 @@ def run(
     )
     try:
         while True:
-            pending += [(i, pool.submit(compute, i)) for i in islice(upcoming, 2 * workers - len(pending))]
+            pending += [(i, pool.submit(compute, i)) for i in islice(upcoming, 2 * in_flight - len(pending))]
             if not pending:
                 return
             index, future = pending.popleft()
@@ -255,44 +259,75 @@ def _gather(
     return gathered
 
 
-def _executable(plan: Plan, device: Any) -> jax.stages.Compiled:
-    sharding = SingleDeviceSharding(device)
-    leaves, treedef = jax.tree.flatten((plan.key, plan.dynamic))
-    avals = tuple(jax.typeof(leaf) for leaf in leaves)
-    static, static_tree = jax.tree.flatten(plan.static)
+class _Call(NamedTuple):
+    """What a trace depends on: compiled programs are kept by it."""
+
+    fn: Callable[..., Any]
+    avals: tuple[Any, ...]  # of the key and of the dynamic arguments
+    tree: Any
+    static: tuple[Any, ...]
+    static_tree: Any
+    mode: tuple[Any, ...]  # thread-local settings of JAX
+
+    def shapes(self, sharding: Any = None) -> Any:
+        structs = [
+            jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding, weak_type=a.weak_type)
+            for a in self.avals
+        ]
+        return jax.tree.unflatten(self.tree, structs)
+
+    def one(self, key: jax.Array, dynamic: Any) -> Any:
+        """One replicate."""
+        return self.fn(key, *eqx.combine(dynamic, jax.tree.unflatten(self.static_tree, self.static)))
+
+
+def _signature(fn: Callable[..., Any], key: jax.Array, dynamic: Any, static: Any) -> _Call:
+    leaves, tree = jax.tree.flatten((key, dynamic))
+    static_leaves, static_tree = jax.tree.flatten(static)
     mode = (_x64(), jax.config.jax_default_matmul_precision)  # pyright: ignore[reportAttributeAccessIssue]
-    return _compile(plan.fn, plan.block, avals, treedef, tuple(static), static_tree, sharding, mode)
+    return _Call(fn, tuple(map(jax.typeof, leaves)), tree, tuple(static_leaves), static_tree, mode)
 
 
 @lru_cache(maxsize=128)
-def _compile(fn, block, avals, treedef, static, static_tree, sharding, mode) -> jax.stages.Compiled:
-    del mode  # part of the cache's key
-    constants = jax.tree.unflatten(static_tree, static)
+def _trace(call: _Call) -> tuple[list[jax.ShapeDtypeStruct], Any, int]:
+    """Outputs of one replicate, on the host, their tree, and the bytes of the largest array on the way."""
+    traced = jax.jit(call.one).trace(*call.shapes())
+    leaves, out_tree = jax.tree.flatten(traced.out_info)
+    outputs = [jax.ShapeDtypeStruct(leaf.shape, _host_dtype(leaf.dtype)) for leaf in leaves]
+    return outputs, out_tree, _largest_array(traced.jaxpr.jaxpr)
 
+
+@lru_cache(maxsize=128)
+def _compile(call: _Call, block: int, device: Any) -> jax.stages.Compiled:
     def run_block(start, key, dynamic):
-        args = eqx.combine(dynamic, constants)
         indices = start + jnp.arange(block, dtype=jnp.uint32)
-        return jax.vmap(lambda i: fn(jax.random.fold_in(key, i), *args))(indices)
+        return jax.vmap(lambda i: call.one(jax.random.fold_in(key, i), dynamic))(indices)
 
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding, weak_type=a.weak_type) for a in avals]
+    sharding = SingleDeviceSharding(device)
     start = jax.ShapeDtypeStruct((), jnp.uint32, sharding=sharding)
-    return jax.jit(run_block).lower(start, *jax.tree.unflatten(treedef, shapes)).compile()
+    return jax.jit(run_block).lower(start, *call.shapes(sharding)).compile()
 
 
-def _workers(plan: Plan, executable, memory: float | None, threads: int | None) -> int:
+def block_bytes(plan: Plan) -> int:
+    """Device memory that one block in flight takes, as the compiler reports it (0 where it does not)."""
+    stats = _compile(plan.call, plan.block, plan.devices[0]).memory_analysis()
+    return stats.temp_size_in_bytes + stats.output_size_in_bytes if stats else 0
+
+
+def workers(plan: Plan, memory: float | None = None, threads: int | None = None) -> int:
     """Blocks in flight: as many as the hardware wants and the memory bound allows."""
-    device = plan.devices[0]
-    on_cpu = device.platform == "cpu"
     if threads is None:
+        on_cpu = plan.devices[0].platform == "cpu"
         threads = usable_cores() if on_cpu else 2 * len(plan.devices)
-    stats = executable.memory_analysis()
-    need = stats.temp_size_in_bytes + stats.output_size_in_bytes
+    if threads < 1:
+        raise InputError(f"threads (blocks in flight) must be at least 1, got {threads}")
     if memory is None:
         memory = _available_memory(plan.devices)
+    need = block_bytes(plan)
     if need > memory:
         raise InputError(
-            f"one block of {plan.block} replicates needs {need / 2**20:.0f} MiB, above the memory bound of "
-            f"{memory / 2**20:.0f} MiB: lower block, or raise memory"
+            f"one block of {plan.block} replicates needs {need / 2**20:.3g} MiB, above the memory bound of "
+            f"{memory / 2**20:.3g} MiB: lower block, or raise memory"
         )
     return max(1, min(threads, int(memory // max(need, 1))))
 
@@ -318,9 +353,8 @@ def _host_dtype(dtype: Any) -> np.dtype:
     return np.dtype(np.float64) if jnp.issubdtype(dtype, jnp.floating) else np.dtype(dtype)
 
 
-def _default_block(jaxpr: Any, n: int) -> int:
-    largest = max(_largest_array(jaxpr), 1)
-    fits = max(1, _BLOCK_BYTES // largest)
+def _default_block(largest: int, n: int) -> int:
+    fits = max(1, _BLOCK_BYTES // max(largest, 1))
     return 2 ** (int(min(fits, max(1, n // 8), 4096)).bit_length() - 1)
 
 
