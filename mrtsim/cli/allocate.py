@@ -1,0 +1,215 @@
+"""`mrtsim allocate`: how should a budget be spent?"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+from mrtsim.cli import count, non_negative, number, positive, strict_json, table
+from mrtsim.errors import InputError
+
+EXAMPLES = """\
+examples:
+  what to do with 400 units, where a prompt costs 4 and a response 1
+    mrtsim allocate --v-prompt 0.187 --v-response 1.329 --c-prompt 4 --c-response 1 --budget 400
+  the cheapest way to a standard error of 0.1, at most 8 responses a prompt
+    mrtsim allocate --v-prompt 0.187 --v-response 1.329 --c-prompt 4 --c-response 1 \\
+        --target-variance 0.01 --max-responses 8
+  10 dollars of tokens, each prompt read once for all its responses
+    mrtsim allocate --v-prompt 0.187 --v-response 1.329 --prompt-tokens 900 --response-tokens 250 \\
+        --price-in 0.5 --price-out 1.5 --budget 10
+
+`mrtsim pilot` estimates the two variance components from data.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """The subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "allocate",
+        help="how many prompts, and how many responses for each, a budget should buy",
+        description="The best whole-number plan of N_p prompts with K responses each: the least variance\n"
+        "V_x/N_p + V_{y|x}/(N_p K) for a budget, or the least cost N_p (C_p + K C_r) for a target variance.",
+        epilog=EXAMPLES,
+    )
+    group = parser.add_argument_group("variance components, in squared units of the loss")
+    group.add_argument(
+        "--v-prompt", type=non_negative, required=True, metavar="V", help="V_x, between prompts' mean losses"
+    )
+    group.add_argument(
+        "--v-response",
+        type=non_negative,
+        required=True,
+        metavar="V",
+        help="V_{y|x}, between a prompt's responses",
+    )
+    group.add_argument(
+        "--v-group",
+        type=non_negative,
+        default=0.0,
+        metavar="V",
+        help="V_g, between groups of redundant prompts",
+    )
+    group.add_argument(
+        "--redundancy", type=positive, default=1.0, metavar="R", help="prompts in such a group (default 1)"
+    )
+    group = parser.add_argument_group("costs, in any one unit (US dollars where token prices are given)")
+    group.add_argument("--c-prompt", type=non_negative, metavar="C", help="C_p, cost of one prompt")
+    group.add_argument("--c-response", type=non_negative, metavar="C", help="C_r, cost of one response")
+    group.add_argument("--prompt-tokens", type=non_negative, metavar="T", help="mean length of a prompt")
+    group.add_argument("--response-tokens", type=non_negative, metavar="T", help="mean length of a response")
+    group.add_argument("--price-in", type=non_negative, metavar="USD", help="price of a million tokens read")
+    group.add_argument(
+        "--price-out", type=non_negative, metavar="USD", help="price of a million tokens generated"
+    )
+    group.add_argument(
+        "--shared-prefix",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="a prompt is read once for all its responses (default), or anew for each; the latter also describes "
+        "training without packing. Token prices add to --c-prompt and --c-response",
+    )
+    goal = parser.add_argument_group("what to reach").add_mutually_exclusive_group(required=True)
+    goal.add_argument(
+        "--budget", type=positive, metavar="B", help="the most to spend, in the unit of the costs"
+    )
+    goal.add_argument(
+        "--target-variance", type=non_negative, metavar="V", help="reach this variance at least cost"
+    )
+    group = parser.add_argument_group("limits")
+    group.add_argument(
+        "--max-responses", type=count, metavar="K", help="largest number of responses per prompt"
+    )
+    group.add_argument("--max-prompts", type=count, metavar="N", help="largest number of prompts")
+    group.add_argument("--fix-responses", type=count, metavar="K", help="responses per prompt are given")
+    group.add_argument("--fix-prompts", type=count, metavar="N", help="the number of prompts is given")
+    group.add_argument(
+        "--population",
+        type=count,
+        metavar="P",
+        help="estimate the loss of P given prompts, not of all (finite target)",
+    )
+    group.add_argument(
+        "--candidates",
+        type=count,
+        metavar="N",
+        help="estimate the loss of given pools of N responses (finite target)",
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument("--plot", metavar="OUT.png", help="draw the objective against K")
+    group.add_argument(
+        "--json", action="store_true", help="one JSON object on standard output and nothing else"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, print, perhaps draw."""
+    from mrtsim.allocation import allocate
+    from mrtsim.variance import VarianceComponents
+
+    components = VarianceComponents(args.v_prompt, args.v_response, args.v_group)
+    cost = cost_from(args)
+    goal = {
+        "budget": args.budget,
+        "target_variance": args.target_variance,
+        "max_responses": args.max_responses,
+        "max_prompts": args.max_prompts,
+        "population": args.population,
+        "candidates": args.candidates,
+        "n_prompts": args.fix_prompts,
+        "redundancy": args.redundancy,
+    }
+    plan = allocate(components, cost, responses_per_prompt=args.fix_responses, **goal)
+    if args.plot:
+        from mrtsim.plotting import plot_allocation, save
+
+        save(plot_allocation(components, cost, **goal), args.plot)
+    if args.json:
+        print(strict_json({**plan_record(plan), "c_prompt": cost.prompt, "c_response": cost.response}))
+    else:
+        print(plan_text(plan, components, cost, **goal))
+    return 0
+
+
+def cost_from(args: argparse.Namespace) -> Any:
+    """The `Cost` of --c-prompt, --c-response and the token options."""
+    from mrtsim.allocation import Cost
+
+    tokens = {
+        name: getattr(args, name) for name in ("prompt_tokens", "response_tokens", "price_in", "price_out")
+    }
+    missing = [f"--{name.replace('_', '-')}" for name, value in tokens.items() if value is None]
+    if len(missing) == len(tokens):
+        if args.c_prompt is None or args.c_response is None or args.shared_prefix is not None:
+            raise InputError(
+                "costs: give --c-prompt and --c-response, or --prompt-tokens, --response-tokens, --price-in and "
+                "--price-out (with --shared-prefix or --no-shared-prefix)"
+            )
+        return Cost(args.c_prompt, args.c_response)
+    if missing:
+        raise InputError(f"token costs need {' and '.join(missing)} as well")
+    return Cost.from_tokens(
+        **tokens,
+        shared_prefix=args.shared_prefix is not False,
+        prompt=args.c_prompt or 0.0,
+        response=args.c_response or 0.0,
+    )
+
+
+def plan_record(plan: Any) -> dict[str, Any]:
+    """A plan as JSON shows it."""
+    from dataclasses import asdict
+
+    return asdict(plan)
+
+
+def plan_text(plan: Any, components: Any, cost: Any, **goal: Any) -> str:
+    """A plan as a person reads it, with the regret of other K; `goal` holds the keywords of `regret_curve`."""
+    from mrtsim.allocation import regret_curve
+
+    budget = goal.get("budget")
+    compared = "variance" if budget is not None else "cost"
+    limits = (
+        ", ".join(name.replace("_", " ") for name in plan.bound_by) or "nothing: this is the best there is"
+    )
+    rows: list[tuple[str, str, str]] = [
+        ("prompts", number(plan.n_prompts), "N_p"),
+        ("responses per prompt", number(plan.responses_per_prompt), "K"),
+        ("responses in all", number(plan.n_prompts * plan.responses_per_prompt), ""),
+        ("variance", number(plan.variance), f"standard error {number(math.sqrt(plan.variance))}"),
+        ("cost", number(plan.cost, 6), f"{number(cost.prompt)} a prompt, {number(cost.response)} a response"),
+        ("K*", number(plan.k_star), "best K if N_p and K need not be whole"),
+    ]
+    if math.isfinite(plan.efficiency):
+        rows.append(
+            ("efficiency", number(plan.efficiency), "variance of the best K = 1 plan over this plan's")
+        )
+    for share, (low, high) in (("5 %", plan.k_range_5pct), ("10 %", plan.k_range_10pct)):
+        run = number(low) if low == high else f"{number(low)} to {number(high)}"
+        rows.append((f"K within {share}", run, f"of this {compared}"))
+    width = max(len(value) for _, value, _ in rows)
+    limits = ", ".join(name.replace("_", " ") for name in plan.bound_by) or "nothing: no plan is better"
+    lines = [
+        table([*((name, value.rjust(width), remark) for name, value, remark in rows), ("limited by", limits)])
+    ]
+
+    (low5, high5), (low10, high10), best = plan.k_range_5pct, plan.k_range_10pct, plan.responses_per_prompt
+    shown = sorted({1, 2, low10, low5, best - 1, best, best + 1, high5, high10, 2 * high10} - {0})
+    curve = regret_curve(components, cost, [k for k in shown if k <= 10**18], **goal)
+    other = [
+        (int(k), n, v, c, f"{100 * r:+.1f} %".rjust(9))
+        for k, n, v, c, r in zip(
+            curve.responses_per_prompt, curve.n_prompts, curve.variance, curve.cost, curve.regret, strict=True
+        )
+        if n
+    ]
+    lines += ["", table(other, ("K", "N_p", "variance", "cost", "   regret"))]
+    if cost.prompt == 0:
+        lines += ["", "  A prompt costs nothing by itself, so K = 1 is always best, unless N_p is limited."]
+    if plan.gap:
+        lines += [
+            "",
+            f"  Too large to prove: no plan is better by more than {plan.gap:.1g} of the {compared}.",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+"""The calculator's picture; imported only when asked for, as it brings Matplotlib."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from mrtsim.allocation import Cost, allocate, regret_curve
+from mrtsim.errors import InputError
+from mrtsim.variance import VarianceComponents
+
+BLACK, BLUE, RED, GREEN = (
+    "#000000",
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+)  # Okabe and Ito: safe for colour-blind readers
+LONGEST = 10**9  # of the K axis
+
+
+def plot_allocation(
+    components: VarianceComponents,
+    cost: Cost,
+    *,
+    k_star_interval: tuple[float, float] | None = None,
+    confidence: float = 0.95,
+    **constraints: Any,
+) -> Figure:
+    """Variance against K at the given budget, or cost against K at the given target, over whole-number plans.
+
+    Marks the best plan, the run of K within 5 % of it, K = 1, and K* with its interval where a pilot gives one.
+
+    Args:
+        components: as in `allocate`.
+        cost: as in `allocate`.
+        k_star_interval: the ends of an interval of K*; the upper one may be infinite (drawn as an arrow).
+        confidence: of that interval, for the legend.
+        **constraints: the keywords of `allocate`, but for a fixed K.
+
+    Raises:
+        InputError: as `allocate`.
+    """
+    plan = allocate(components, cost, **constraints)
+    best, (low, high) = plan.responses_per_prompt, plan.k_range_5pct
+    ends = [end for end in (plan.k_star, *(k_star_interval or ())) if math.isfinite(end)]
+    last = int(min(max(2 * plan.k_range_10pct[1], 8, *(1.3 * end for end in ends)), LONGEST))
+    spread = np.arange(1, last + 1) if last <= 100 else np.geomspace(1, last, 100).round()
+    curve = regret_curve(components, cost, np.union1d(spread, [min(best, last)]), **constraints)
+    by_budget = constraints.get("budget") is not None
+    value = curve.variance if by_budget else curve.cost
+    shown = np.isfinite(value)
+    k, value = curve.responses_per_prompt[shown], value[shown]
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    run = f"K = {low}" if low == high else f"K = {low} to {high}"
+    axes.axvspan(low / 1.06, high * 1.06, color=GREEN, alpha=0.2, linewidth=0, label=f"within 5 %: {run}")
+    axes.plot(k, value, "o-", color=BLUE, markersize=3.5, linewidth=1, label="whole-number plans")
+    if k[0] == 1 and best > 1:
+        axes.axhline(value[0], color=BLUE, linestyle=":", linewidth=1, label="one response (K = 1)")
+    at = value[np.searchsorted(k, min(best, last))]
+    axes.plot(best, at, "*", color=RED, markersize=13, label=f"best: {plan.n_prompts:,} prompts × {best:,}")
+    axes.set_xscale("log")
+    if np.max(value) > 20 * np.min(value) > 0:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, 1.08 * max(np.max(value), 1e-300))
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 5))
+    left, right = axes.set_xlim(0.9, max(1.1 * last, 2))
+    if left < plan.k_star < right:
+        axes.axvline(plan.k_star, color=BLACK, linestyle="--", linewidth=1, label=f"K* = {plan.k_star:.3g}")
+    if k_star_interval is not None:
+        _interval(axes, k_star_interval, left, right, f"{100 * confidence:g} % interval of K*")
+    ticks = [tick for exponent in range(10) for tick in (10**exponent, 2 * 10**exponent, 5 * 10**exponent)]
+    ticks = [tick for tick in ticks if tick <= right]
+    axes.set_xticks(ticks if len(ticks) < 10 else ticks[::3])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("responses per prompt, K")
+    if by_budget:
+        axes.set_ylabel("variance of the loss estimate")
+        axes.set_title(f"budget {constraints['budget']:,g}", fontsize="medium")
+    else:
+        axes.set_ylabel("cost")
+        axes.set_title(f"target variance {constraints['target_variance']:g}", fontsize="medium")
+    figure.legend(loc="outside right center", fontsize="small", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _interval(axes: Any, interval: tuple[float, float], left: float, right: float, label: str) -> None:
+    """A bar along the foot of the axes, with an arrow where it goes on beyond them."""
+    low, high = max(interval[0], left), min(interval[1], right)
+    height, across = 0.05, axes.get_xaxis_transform()
+    axes.plot([low, high], [height] * 2, color=BLACK, linewidth=2.5, transform=across, label=label)
+    if interval[0] > left:
+        axes.plot(low, height, "|", color=BLACK, markersize=9, markeredgewidth=2, transform=across)
+    end = "|" if interval[1] < right else ">"
+    axes.plot(
+        high, height, end, color=BLACK, markersize=9, markeredgewidth=2, transform=across, clip_on=False
+    )
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure; the ending says how (png, pdf, svg).
+
+    Raises:
+        InputError: the file cannot be written there, or its ending is not one that Matplotlib knows.
+    """
+    try:
+        figure.savefig(path, dpi=200)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write the figure to {str(path)!r}: {error}") from error
