@@ -82,7 +82,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
     return [
         Prediction(
             7,
-            "mean loss that BKoN keeps minus the pool's, K = 4 of 12 real responses (nats per token)",
+            "the mean loss that BKoN keeps of real responses is below the pool's: kept − pool, K = 4 of 12 (nats)",
             bias,
             less(bias, 0.0),
             primary=False,
@@ -90,23 +90,21 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
         ),
         Prediction(
             9,
-            "per-prompt squared error of DBKoN's mean loss minus RKoN's, K = 4 of 12 real responses",
+            "DBKoN's bias is worth its variance on real responses: squared error − RKoN's, K = 4 of 12 (nats²)",
             excess,
             less(excess, 0.0),
             primary=False,
-            note="below 0 would mean that the bias is worth its variance on this pool",
         ),
         Prediction(
             9,
-            "similarity that DKoN keeps minus RKoN's, K = 4 of 12 real responses",
+            "DKoN keeps real responses that are less alike: similarity kept − RKoN's, K = 4 of 12",
             diverse,
             less(diverse, 0.0),
             primary=False,
-            note="the objective does what it says: it keeps responses that are less alike",
         ),
         Prediction(
             6,
-            "per-prompt squared error of BKoN's mean loss minus RKoN's, K = 4 of 12 real responses",
+            "BKoN estimates a real pool's mean loss worse than RKoN: squared error − RKoN's, K = 4 of 12 (nats²)",
             worse := Estimate(**row("bkon", 4)["excess_error"]),
             greater(worse, 0.0),
             primary=False,

@@ -1,0 +1,335 @@
+"""Checks that a methods author runs on their own selector, estimator or distribution (`pip install mrtsim[testing]`).
+
+Each check raises `CheckFailed` with the counter-example it found, shrunk by Hypothesis where it searched for one. The
+searches are derandomised: the same code passes or fails every time.
+
+    from mrtsim.testing import check_selector, check_unbiased
+
+    check_selector("my-strategy")      # distinct, existing, repeatable; padding and order of candidates do not matter
+    check_unbiased("my-strategy")      # is every candidate kept equally often?
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import ArrayLike, NDArray
+
+from mrtsim.errors import InputError
+from mrtsim.selection import select, strategy
+
+FEATURES = 2
+# Few shapes, so that few programs are compiled; pools of one, of few and of many candidates.
+SIZES = ((1, 1), (2, 1), (4, 2), (4, 4), (7, 3))
+
+
+class CheckFailed(AssertionError):
+    """A property does not hold; the message has the counter-example."""
+
+
+def pools(
+    n: int, prompts: int = 2, *, ties: bool = True
+) -> st.SearchStrategy[dict[str, NDArray[np.float64]]]:
+    """Hypothesis strategy for `rewards` (prompts, n) and `embeddings` (prompts, n, 2); with or without ties.
+
+    Values are small whole numbers, so that a counter-example can be read; without ties rewards are a permutation and
+    embeddings lie at different angles.
+    """
+    if ties:
+        rewards = arrays.arrays(np.float64, (prompts, n), elements=st.integers(-2, 2).map(float))
+        vectors = st.sampled_from([(1.0, 0.0), (0.0, 1.0), (-1.0, 1.0), (2.0, 1.0), (-1.0, -2.0)])
+        embeddings = st.lists(vectors, min_size=prompts * n, max_size=prompts * n)
+    else:
+        rewards = st.lists(st.permutations(range(n)), min_size=prompts, max_size=prompts)
+        # Irrational steps: no two pairs of candidates are equally similar.
+        angles = st.lists(st.permutations(range(n)), min_size=prompts, max_size=prompts)
+        embeddings = angles.map(
+            lambda turns: [
+                (math.cos(2.4 * t + 0.1 * t * t), math.sin(2.4 * t + 0.1 * t * t))
+                for turn in turns
+                for t in turn
+            ]
+        )
+
+    def pool(r: Any, e: Any) -> dict[str, NDArray[np.float64]]:
+        return {
+            "rewards": np.asarray(r, np.float64),
+            "embeddings": np.asarray(e, np.float64).reshape(prompts, n, FEATURES),
+        }
+
+    return st.builds(pool, rewards, embeddings)
+
+
+def check_selector(
+    name: str, *, order: bool = True, max_examples: int = 25, sizes: Sequence[tuple[int, int]] = SIZES
+) -> None:
+    """Check a registered strategy against what every strategy must do, on pools with and without ties.
+
+    The kept indices are distinct and exist; the same key gives the same answer; K = N keeps all; candidates that do not
+    exist, wherever they stand, change nothing; a prompt's answer does not depend on the other prompts; and, for a
+    strategy that is not random, putting the candidates in another order keeps the same ones (pools without ties).
+
+    Args:
+        name: a registered strategy; decorate yours with `mrtsim.selection.register_strategy`.
+        order: whether to check the order of candidates. Not for a strategy whose ties are structural: two candidates
+            that cover each other best tie in "dkon" whatever their embeddings, and the lower index wins.
+        max_examples: pools per size and property.
+        sizes: the (N, K) to try.
+
+    Raises:
+        CheckFailed: with the pool and the answers.
+        InputError: there is no such strategy.
+    """
+    random = strategy(name).random
+    for n, k in sizes:
+        _search(pools(n), max_examples, lambda pool, k=k: _check_answer(name, k, pool))
+        _search(pools(n), max_examples, lambda pool, k=k: _check_padding(name, k, pool, random))
+        if order and not random:
+            _search(
+                st.tuples(pools(n, ties=False), st.permutations(range(n))),
+                max_examples,
+                lambda drawn, k=k: _check_order(name, k, *drawn),
+            )
+
+
+def check_unbiased(name: str, *, n: int = 6, k: int = 2, draws: int = 20_000, max_examples: int = 5) -> None:
+    """Check that a strategy keeps every candidate with probability K/N, whatever its reward and embedding.
+
+    That is when the mean over the kept is unbiased for the mean over the pool, for every loss (Horvitz and Thompson
+    1952). A strategy that is not random can only be unbiased for K = N, so it fails. Frequencies over `draws` keys are
+    compared in standard errors; the bound is five, which an unbiased strategy passes with probability above 0.9999.
+
+    Raises:
+        CheckFailed: with the candidate that is kept too often or too rarely.
+        InputError: there is no such strategy.
+    """
+    random = strategy(name).random
+    share = k / n
+    error = math.sqrt(share * (1 - share) / draws) if random else 0.0
+
+    def check(pool: dict[str, NDArray[np.float64]]) -> None:
+        # Prompts are drawn independently, so copies of a prompt are draws.
+        copies = {key: np.repeat(value, draws if random else 1, axis=0) for key, value in pool.items()}
+        kept = _select(name, k, copies, jax.random.key(0))
+        frequency = np.bincount(kept.ravel(), minlength=n) / len(kept)
+        worst = int(np.argmax(np.abs(frequency - share)))
+        if abs(frequency[worst] - share) > 5 * error:
+            raise CheckFailed(
+                f"{name} keeps candidate {worst} with frequency {frequency[worst]:.4f} ± {error:.4f}, not K/N = "
+                f"{share:.4f}, of the pool\n{_shown(pool)}"
+            )
+
+    _search(pools(n, prompts=1), max_examples, check)
+
+
+def check_estimator(
+    estimator: Callable[[NDArray[np.float64]], tuple[float, float]],
+    *,
+    unbiased: bool = True,
+    prompts: int = 3,
+    responses: int = 2,
+) -> None:
+    """Check an estimator of (V_x, V_{y|x}) from balanced losses (prompts, responses).
+
+    Always: adding a constant to the losses changes nothing, scaling them by c scales both by c squared, the order of
+    prompts and of responses does not matter. With `unbiased`: its exact expectation over every data set that a small
+    discrete distribution can give (enumerated, with its probability) is the truth, to rounding.
+
+    Args:
+        estimator: losses (prompts, responses) -> (V_x, V_{y|x}).
+        unbiased: whether to check the expectation; likelihood estimates are biased, and so is one that clips at 0.
+        prompts: how many; the enumeration grows as 6 to this power for two responses.
+        responses: how many a prompt.
+
+    Raises:
+        CheckFailed: with the losses, or with the expectation and the truth.
+    """
+    values = st.integers(-4, 4).map(float)
+    losses = arrays.arrays(np.float64, (prompts, responses), elements=values).filter(
+        lambda x: np.ptp(x, axis=1).max() > 0 and np.ptp(x.mean(axis=1)) > 0
+    )
+    shuffles = st.tuples(st.permutations(range(prompts)), st.permutations(range(responses)))
+
+    def check(drawn: tuple[NDArray[np.float64], tuple[list[int], list[int]]]) -> None:
+        data, (rows, columns) = drawn
+        before = np.asarray(estimator(data), np.float64)
+        for what, changed, factor in (
+            ("adding 10 to every loss", data + 10.0, 1.0),
+            ("doubling every loss", 2.0 * data, 4.0),
+            ("another order of prompts", data[rows], 1.0),
+            ("another order of responses", data[:, columns], 1.0),
+        ):
+            after = np.asarray(estimator(changed), np.float64)
+            if not np.allclose(after, factor * before, rtol=1e-5, atol=1e-7):
+                raise CheckFailed(
+                    f"{what} takes the estimate from {before.tolist()} to {after.tolist()}, expected "
+                    f"{(factor * before).tolist()}, for the losses\n{data.tolist()}"
+                )
+
+    _search(st.tuples(losses, shuffles), 50, check)
+    if unbiased:
+        _check_expectation(estimator, prompts, responses)
+
+
+def check_distribution(distribution: Any, *, prompts: int = 3, draws: int = 200_000) -> None:
+    """Check that a distribution's samples have the moments that its exact expectations promise.
+
+    For each of a few prompts the sampled mean of y, y squared and the reward are compared with `expectation`, in
+    standard errors (five); and the expectation of 1 must be 1.
+
+    Raises:
+        CheckFailed: with the prompt, the moment and both values.
+    """
+    prompt_key, response_key = jax.random.split(jax.random.key(0))
+    given_prompts = distribution.sample_prompts(prompt_key, prompts)
+    sampled = distribution.sample_responses(response_key, given_prompts, draws)[0]
+
+    def moments(responses: Any) -> Any:
+        reward = distribution.reward(given_prompts, responses)
+        one = reward * 0 + 1
+        y = responses * one
+        return jax.numpy.stack([one, y, y * y, reward], axis=-1)
+
+    drawn = np.asarray(moments(sampled), np.float64)
+    exact = np.asarray(distribution.expectation(moments, given_prompts).value, np.float64)
+    mean, error = drawn.mean(axis=1), drawn.std(axis=1, ddof=1) / math.sqrt(draws)
+    for prompt, moment in itertools.product(range(prompts), range(4)):
+        name = ("1", "y", "y^2", "reward")[moment]
+        gap = abs(mean[prompt, moment] - exact[prompt, moment])
+        # float32 sampling: rounding of the order of 1e-5 relative is not a defect.
+        if gap > 5 * error[prompt, moment] + 1e-5 * (1 + abs(exact[prompt, moment])):
+            raise CheckFailed(
+                f"prompt {prompt}: the sampled mean of {name} is {mean[prompt, moment]:.6g} ± "
+                f"{error[prompt, moment]:.2g}, its expectation {exact[prompt, moment]:.6g}"
+            )
+
+
+def _check_answer(name: str, k: int, pool: dict[str, NDArray[np.float64]]) -> None:
+    key = jax.random.key(0)
+    kept = _select(name, k, pool, key)
+    n = pool["rewards"].shape[1]
+    for prompt, row in enumerate(kept.tolist()):
+        if len(set(row)) != k or min(row) < 0 or max(row) >= n:
+            raise CheckFailed(
+                f"{name} keeps {row} of prompt {prompt}: not {k} distinct of {n}, pool\n{_shown(pool)}"
+            )
+    again = _select(name, k, pool, key)
+    if not np.array_equal(kept, again):
+        raise CheckFailed(
+            f"{name} gives {kept.tolist()}, then {again.tolist()}, for one key and the pool\n{_shown(pool)}"
+        )
+    alone = _select(name, k, {key_: value[:1] for key_, value in pool.items()}, key)
+    if not np.array_equal(kept[:1], alone):
+        raise CheckFailed(
+            f"{name} keeps {kept[0].tolist()} of prompt 0 beside another prompt and {alone[0].tolist()} alone, pool\n"
+            f"{_shown(pool)}"
+        )
+
+
+def _check_padding(name: str, k: int, pool: dict[str, NDArray[np.float64]], random: bool) -> None:
+    kept = _select(name, k, pool, jax.random.key(0))
+    prompts, n = pool["rewards"].shape
+    # Where a random strategy's noise falls depends on the place, so only later places may be empty.
+    places = np.arange(n) if random else np.arange(n) * 2 + 1
+    mask = np.zeros((prompts, n * 2 + 1), bool)
+    mask[:, places] = True
+    padded = {key: np.full((prompts, n * 2 + 1, *value.shape[2:]), 9.0) for key, value in pool.items()}
+    for key, value in pool.items():
+        padded[key][:, places] = value
+    got = _select(name, k, padded, jax.random.key(0), mask)
+    if not np.array_equal(places[kept], got):
+        raise CheckFailed(
+            f"{name} keeps {kept.tolist()}, but {got.tolist()} where the same candidates stand at {places.tolist()} "
+            f"among masked ones, pool\n{_shown(pool)}"
+        )
+
+
+def _check_order(name: str, k: int, pool: dict[str, NDArray[np.float64]], order: list[int]) -> None:
+    kept = _select(name, k, pool, None)
+    got = np.asarray(order)[_select(name, k, {key: value[:, order] for key, value in pool.items()}, None)]
+    if not np.array_equal(np.sort(kept), np.sort(got)):
+        raise CheckFailed(
+            f"{name} keeps {kept.tolist()}, but {got.tolist()} where the candidates stand in the order {order}, pool\n"
+            f"{_shown(pool)}"
+        )
+
+
+def _select(
+    name: str, k: int, pool: dict[str, Any], key: Any, mask: ArrayLike | None = None
+) -> NDArray[np.integer]:
+    needs = set(strategy(name).needs)
+    try:
+        return select(
+            name,
+            k,
+            rewards=pool["rewards"] if "rewards" in needs else None,
+            embeddings=pool["embeddings"] if needs & {"embeddings", "similarity", "distance"} else None,
+            shape=pool["rewards"].shape,
+            mask=mask,
+            key=key if key is not None else jax.random.key(0),
+        )
+    except InputError as error:
+        exists = "" if mask is None else f"\nmask = {np.asarray(mask).tolist()}"
+        raise CheckFailed(f"{error}, pool\n{_shown(pool)}{exists}") from error
+
+
+def _check_expectation(
+    estimator: Callable[[NDArray[np.float64]], tuple[float, float]], prompts: int, responses: int
+) -> None:
+    # Two prompts in unequal shares, three losses in shares that depend on the prompt: skewed and heteroscedastic.
+    shares, losses = np.array([0.3, 0.7]), np.array([0.0, 1.0, 5.0])
+    given_prompt = np.array([[0.5, 0.4, 0.1], [0.1, 0.3, 0.6]])
+    mean = given_prompt @ losses
+    truth = np.array([shares @ mean**2 - (shares @ mean) ** 2, shares @ (given_prompt @ losses**2 - mean**2)])
+    # The chance that one prompt's responses are these: a mixture over which prompt it is.
+    rows = list(itertools.product(range(3), repeat=responses))
+    chance = np.array([shares @ given_prompt[:, row].prod(axis=1) for row in map(list, rows)])
+    expectation = np.zeros(2)
+    for chosen in itertools.product(range(len(rows)), repeat=prompts):
+        data = losses[np.array([rows[i] for i in chosen])]
+        expectation += chance[list(chosen)].prod() * np.asarray(estimator(data), np.float64)
+    if not np.allclose(expectation, truth, rtol=1e-9, atol=1e-12):
+        raise CheckFailed(
+            f"the expectation of the estimate over all {len(rows) ** prompts} data sets is {expectation.tolist()}, the "
+            f"truth {truth.tolist()}: it is biased"
+        )
+
+
+def _search(examples: st.SearchStrategy[Any], max_examples: int, check: Callable[[Any], None]) -> None:
+    """Run a check on examples; a failure is shrunk and raised as it stands."""
+
+    @settings(
+        max_examples=max_examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    )
+    @given(examples)
+    def run(example: Any) -> None:
+        check(example)
+
+    run()
+
+
+def _shown(pool: dict[str, NDArray[np.float64]]) -> str:
+    return "\n".join(f"{name} = {value.tolist()}" for name, value in pool.items())
+
+
+__all__ = [
+    "CheckFailed",
+    "check_distribution",
+    "check_estimator",
+    "check_selector",
+    "check_unbiased",
+    "pools",
+]

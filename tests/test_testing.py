@@ -1,0 +1,112 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrtsim import components, distributions, selection
+from mrtsim.testing import CheckFailed, check_distribution, check_estimator, check_selector, check_unbiased
+
+BUILT_IN = ("rkon", "bkon", "dkon", "dbkon", "filtered-max-min", "gumbel")
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_strategy_is_sound(name):
+    check_selector(name, max_examples=10, order=name not in ("dkon", "dbkon"))
+
+
+def test_rkon_is_unbiased_and_the_others_are_not():
+    check_unbiased("rkon")
+    for name in ("bkon", "dbkon", "gumbel"):
+        with pytest.raises(CheckFailed, match="not K/N"):
+            check_unbiased(name, draws=5000)
+
+
+def broken(name, function, **options):
+    """Register a defective strategy under a name of its own."""
+    return selection.register_strategy(f"test-{name}", **options)(function).name
+
+
+def test_defective_selectors_are_caught():
+    def repeats(key, pool, k):
+        return jnp.zeros(k, jnp.int32)
+
+    def blind_to_mask(key, pool, k):
+        return jax.lax.top_k(pool.rewards, k)[1]
+
+    def first(key, pool, k):
+        return jax.lax.top_k(pool.exists().astype(jnp.float32), k)[1]
+
+    with pytest.raises(CheckFailed, match="distinct"):
+        check_selector(broken("repeats", repeats, needs=("rewards",)))
+    name = broken("blind", blind_to_mask, needs=("rewards",))
+    with pytest.raises(CheckFailed, match="mask = "):
+        check_selector(name)
+    with pytest.raises(CheckFailed, match="stand in the order"):
+        check_selector(broken("first", first))
+
+
+def test_a_selector_that_weighs_slightly_is_caught():
+    def tilted(key, pool, k):
+        noise = jax.random.gumbel(key, pool.rewards.shape) + 0.1 * pool.rewards
+        return jax.lax.top_k(jnp.where(pool.exists(), noise, -jnp.inf), k)[1]
+
+    name = broken("tilted", tilted, needs=("rewards",), random=True)
+    with pytest.raises(CheckFailed, match="keeps candidate"):
+        check_unbiased(name)
+
+
+def anova(losses):
+    responses = losses.shape[1]
+    within = losses.var(axis=1, ddof=1).mean()
+    return losses.mean(axis=1).var(ddof=1) - within / responses, within
+
+
+def test_estimators():
+    check_estimator(anova)
+
+    def clipped(losses):
+        prompt, response = anova(losses)
+        return max(prompt, 0.0), response
+
+    def uncorrected(losses):
+        return losses.mean(axis=1).var(ddof=1), losses.var(axis=1, ddof=1).mean()
+
+    for biased in (clipped, uncorrected):
+        with pytest.raises(CheckFailed, match="biased"):
+            check_estimator(biased)
+        check_estimator(biased, unbiased=False)
+    with pytest.raises(CheckFailed, match="adding 10"):
+        check_estimator(lambda x: (float(np.mean(x**2)), 1.0), unbiased=False)
+    with pytest.raises(CheckFailed, match="order of prompts"):
+        check_estimator(lambda x: (float(x[0].var()), float(x.var())), unbiased=False)
+
+
+@pytest.mark.parametrize(("method", "unbiased"), [("anova", True), ("ml", False), ("reml", False)])
+def test_our_own_estimators(method, unbiased):
+    def estimator(losses):
+        prompts = np.repeat(np.arange(len(losses)), losses.shape[1])
+        try:
+            found = components.estimate_components(losses.ravel(), prompts, method=method).components
+        except (
+            ValueError
+        ):  # no spread at all, or none within prompts: refused with a message; the components are 0 then
+            return anova(losses)
+        return found.prompt, found.response
+
+    check_estimator(estimator, unbiased=unbiased)
+
+
+@pytest.mark.parametrize("name", ["gaussian-modes", "clustered"])
+def test_distributions(name):
+    made = distributions.GaussianModes() if name == "gaussian-modes" else distributions.distribution(name)
+    check_distribution(made)
+
+
+def test_a_distribution_with_a_wrong_expectation_is_caught():
+    class Shifted(distributions.GaussianModes):
+        def sample_responses(self, key, prompts, n):
+            responses, modes = super().sample_responses(key, prompts, n)
+            return responses + 0.02, modes
+
+    with pytest.raises(CheckFailed, match="the sampled mean of y"):
+        check_distribution(Shifted())
