@@ -319,7 +319,7 @@ def _redundancy(pilot: Sufficient) -> float:
 
 def _mean_loss(pilot: Sufficient) -> tuple[float, float]:
     """Mean over prompts of the mean loss, and its standard error from whole groups (or prompts)."""
-    between = _mean_squares(pilot, drop_one=False).between
+    between = mean_squares(pilot).between
     return float(pilot.means.mean()), math.sqrt(float(between[0]) / pilot.counts.size)
 
 
@@ -452,7 +452,7 @@ class Limits:
     group: tuple[Floats, Floats] | None
 
 
-def _log_jackknife(
+def log_jackknife(
     value: Floats, without: Floats, quantile: float, tail: Floats | float = 0.0
 ) -> tuple[Floats, Floats]:
     """Limits exp(log T -+ t se) of a positive statistic T, from its values without each cluster in turn.
@@ -490,7 +490,7 @@ def _unseen_tail(deviations: Floats) -> Floats:
     return np.nan_to_num(np.maximum(lognormal - np.maximum(kurtosis, 3), 0)) / deviations.shape[-1]
 
 
-class _MeanSquares(NamedTuple):
+class MeanSquares(NamedTuple):
     """Mean squares with expectations
 
     between: between_group V_g + V_{x|g} + between_response V_{y|x},
@@ -508,18 +508,44 @@ class _MeanSquares(NamedTuple):
     prompts_response: Floats | None
     response: Floats
 
+    def target(self, redundancy: float) -> tuple[Floats, Floats]:
+        """S and h with E S = r V_g + V_{x|g} + h V_{y|x}, r the redundancy (V_x + h V_{y|x} without groups)."""
+        if self.prompts is None or self.prompts_response is None:
+            return self.between, self.between_response
+        share = redundancy / self.between_group
+        return (
+            share * self.between + (1 - share) * self.prompts,
+            share * self.between_response + (1 - share) * self.prompts_response,
+        )
 
-def _mean_squares(pilot: Sufficient, *, drop_one: bool) -> _MeanSquares:
-    """The mean squares of all data, (..., 1), or without each cluster (group, or prompt) in turn, (..., clusters)."""
+    def excess(self, redundancy: float) -> Floats:
+        """F = S / (h V_{y|x}), which estimates 1 + (r V_g + V_{x|g}) / (h V_{y|x}); MSB/MSW where balanced."""
+        s, h = self.target(redundancy)
+        return s / (h * self.response)
 
-    def total(values: Floats) -> Floats:
-        everything = values.sum(axis=-1, keepdims=True)
-        return everything - values if drop_one else everything
 
+Total = Callable[["Floats"], "Floats"]
+
+
+def everything(values: Floats) -> Floats:
+    """Sum over clusters, (..., clusters) -> (..., 1)."""
+    return values.sum(axis=-1, keepdims=True)
+
+
+def all_but_one(values: Floats) -> Floats:
+    """Sums over all clusters but each in turn, (..., clusters) -> (..., clusters)."""
+    return everything(values) - values
+
+
+def mean_squares(pilot: Sufficient, total: Total = everything) -> MeanSquares:
+    """The mean squares of a pilot, or of the pilots that other ways to add clusters make of it.
+
+    A cluster is a group, or a prompt without groups. `total` adds the clusters' contributions on the last axis: all of
+    them, all but one (the jackknife), or with random weights (the bootstrap).
+    """
     inverse = pilot.clusters(1 / pilot.counts)
     size = pilot.clusters(np.ones(pilot.counts.size))
-    sums = pilot.clusters(pilot.means)
-    deviations = sums - size * (sums.sum(axis=-1, keepdims=True) / size.sum())
+    deviations, sums = _deviations(pilot, size)
     n, n2, n3 = total(size), total(size**2), total(size**3)
     shift = total(deviations) / n
     squares = total(deviations**2) - 2 * shift * total(deviations * size) + shift**2 * n2
@@ -531,7 +557,7 @@ def _mean_squares(pilot: Sufficient, *, drop_one: bool) -> _MeanSquares:
             within_groups = pilot.clusters((pilot.means - pilot.spread(sums / size)) ** 2)
             prompts = total(within_groups) / total(size - 1)
             prompts_response = total((1 - 1 / size) * inverse) / total(size - 1)
-        return _MeanSquares(
+        return MeanSquares(
             between=squares / degrees,
             between_group=(n2 - 2 * n3 / n + (n2 / n) ** 2) / degrees,
             between_response=(total(inverse) * (1 + n2 / n**2) - 2 * total(inverse * size) / n) / degrees,
@@ -541,40 +567,31 @@ def _mean_squares(pilot: Sufficient, *, drop_one: bool) -> _MeanSquares:
         )
 
 
+def _deviations(pilot: Sufficient, size: Floats) -> tuple[Floats, Floats]:
+    """Each cluster's total of prompt means, less what its size alone would give; and the totals."""
+    sums = pilot.clusters(pilot.means)
+    return sums - size * (everything(sums) / size.sum()), sums
+
+
 def limits(pilot: Sufficient, confidence: float, redundancy: float) -> Limits:
     """Confidence limits for the components and for V_{y|x} / (r V_g + V_{x|g})."""
     from scipy import special
 
-    full, without = (_mean_squares(pilot, drop_one=drop) for drop in (False, True))
+    full, without = mean_squares(pilot), mean_squares(pilot, all_but_one)
     size = pilot.clusters(np.ones(pilot.counts.size))
-    sums = pilot.clusters(pilot.means)
-    tail = _unseen_tail(sums - size * (sums.sum(axis=-1, keepdims=True) / size.sum()))
+    tail = _unseen_tail(_deviations(pilot, size)[0])
 
     def quantile(weights: Floats) -> float:
         """t for as many clusters as would weigh equally; infinite for one."""
         clusters = weights.sum() ** 2 / (weights**2).sum()
         return float(special.stdtrit(clusters - 1, (1 + confidence) / 2)) if clusters > 1 else math.inf
 
-    def bounded(function: Callable[[_MeanSquares], Floats], weights: Floats, tail: Floats | float = 0.0):
+    def bounded(function: Callable[[MeanSquares], Floats], weights: Floats, tail: Floats | float = 0.0):
         value = function(full)[..., 0]
-        return value, *_log_jackknife(value, function(without), quantile(weights), tail)
+        return value, *log_jackknife(value, function(without), quantile(weights), tail)
 
-    def target(m: _MeanSquares) -> tuple[Floats, Floats]:
-        """S and h with E S = r V_g + V_{x|g} + h V_{y|x}."""
-        if m.prompts is None or m.prompts_response is None:
-            return m.between, m.between_response
-        share = redundancy / m.between_group
-        return (
-            share * m.between + (1 - share) * m.prompts,
-            share * m.between_response + (1 - share) * m.prompts_response,
-        )
-
-    def excess(m: _MeanSquares) -> Floats:
-        s, h = target(m)
-        return s / (h * m.response)
-
-    h = target(full)[1][..., 0]
-    _, low, high = bounded(excess, size, tail)
+    _, low, high = bounded(lambda m: m.excess(redundancy), size, tail)
+    h = full.target(redundancy)[1][..., 0]
     with np.errstate(divide="ignore"):
         ratio = 1 / (h * np.maximum(high - 1, 0)), 1 / (h * np.maximum(low - 1, 0))
 
