@@ -134,12 +134,13 @@ def greedy(
     is zero, so that no rounding chooses among candidates that add nothing.
     """
     _, coverage, weights = _terms(similarity, qualities, mask)
+    coverage = weights[:, None] * coverage  # once here, instead of in the gains of every step
     rounding = 2 * jnp.finfo(coverage.dtype).eps * jnp.sum(weights)
     indices = jnp.arange(coverage.shape[0], dtype=jnp.int32)
 
     def pick(state: Any, _: None) -> Any:
         covered, free = state
-        gains = weights @ jnp.maximum(coverage - covered[:, None], 0)
+        gains = jnp.sum(jnp.maximum(coverage - covered[:, None], 0), axis=0)
         gains = jnp.where(free, jnp.where(gains > rounding, gains, 0), -1)
         choice = jax.lax.argmax(gains >= (1 - TIE_TOLERANCE) * jnp.max(gains), 0, jnp.int32)
         return (jnp.maximum(covered, coverage[:, choice]), free & (indices != choice)), choice

@@ -25,6 +25,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from mrtsim.errors import InputError
 from mrtsim.grades import greedy, quality, similarity_matrix
+from mrtsim.montecarlo import usable_cores
 
 ENTRY_POINTS = "mrtsim.strategies"
 NEEDS = ("rewards", "embeddings", "similarity", "distance")
@@ -452,7 +453,7 @@ def _keep_blocks(
         largest = max(largest, candidates**2)
     size = 2 ** int(math.log2(max(1, min(BLOCK_ELEMENTS // largest, 2 * prompts - 1))))
     devices = jax.local_devices()
-    threads = max(len(devices), len(os.sched_getaffinity(0)) if devices[0].platform == "cpu" else 2)
+    threads = max(len(devices), usable_cores() if devices[0].platform == "cpu" else 2)
 
     def keep(start: int) -> None:
         stop = min(start + size, prompts)
@@ -461,18 +462,13 @@ def _keep_blocks(
         part = jax.tree.map(lambda a: a[start:stop] if stop - start == size else a[rows], pool)
         with jax.enable_x64(True), jax.default_device(devices[start // size % len(devices)]):
             indices, sound = jax.device_get(_keep_block(method, key, rows, part, k, options))
-        for prompt in range(start, stop):
-            if not sound[prompt - start]:
-                _raise_unsound(method, prompt, pool)
+        if not sound.all():
+            _raise_unsound(method, min(start + int(np.argmin(sound)), prompts - 1), pool)
         kept[start:stop] = _checked_kept(method, indices[: stop - start], pool, start)
 
+    keep(0)  # alone, so that the threads find it compiled
     with ThreadPoolExecutor(threads) as executor:
-        starts = iter(range(0, prompts, size))
-        for first in starts:  # alone, so that the threads find it compiled
-            keep(first)
-            break
-        for _ in executor.map(keep, starts):
-            pass
+        list(executor.map(keep, range(size, prompts, size)))
 
 
 @partial(jax.jit, static_argnames=("method", "k"))
@@ -490,12 +486,15 @@ def _keep_block(
         both = mask[..., None, :] & mask[..., :, None]
         similarity = None if similarity is None else jnp.where(both, similarity, 0)
     sound = jnp.ones(rows.shape, bool)
-    if embeddings is not None:
-        least = jnp.finfo(embeddings.dtype).tiny if "similarity" in method.needs else 0
-        squares = jnp.sum(jnp.square(embeddings), axis=-1)
-        sound = jnp.all((squares >= least) & (squares < jnp.inf), axis=-1)
-    if similarity is not None:
+    if embeddings is None and similarity is not None:
         sound = jnp.all((similarity >= -SIMILARITY_ROUNDING) & (similarity < jnp.inf), axis=(-2, -1))
+    elif embeddings is not None and "similarity" in method.needs:
+        # A vector without a direction is not similar to itself. (Sums over the vectors would cost as much as all else.)
+        similarity = similarity_matrix(embeddings)
+        itself = jnp.diagonal(similarity, axis1=-2, axis2=-1)
+        sound = jnp.all(jnp.abs(itself - 1) < 0.01, axis=-1)
+    elif embeddings is not None:
+        sound = jnp.all(jnp.isfinite(embeddings), axis=(-2, -1))
     return method.rows(key, rows, Pool(rewards, embeddings, similarity, mask), k, **options), sound
 
 
