@@ -29,6 +29,7 @@ class Config:
     responses_per_prompt: tuple[int, ...] = (1, 2, 4, 8)
 
 
+CLAIMS = (6, 7, 9)
 PRESETS = {"quick": Config(), "paper": Config(), "precise": Config()}
 
 

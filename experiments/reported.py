@@ -29,6 +29,7 @@ class Config:
     confidence: float = 0.95
 
 
+CLAIMS = (3, 6, 7, 9, 11)
 PRESETS = {"quick": Config(), "paper": Config(), "precise": Config()}
 
 
