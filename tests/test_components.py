@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mrtsim as mrt
-from mrtsim.components import Sufficient, _anova, _mean_squares, _profile, _summarise, limits
+from mrtsim.components import Sufficient, _anova, _profile, _summarise, all_but_one, limits, mean_squares
 
 # Yield of dyestuff, grams of standard colour, 6 batches x 5 samples: Davies and Goldsmith (1972), table 6.1,
 # as shipped with R's lme4 under the name Dyestuff.
@@ -161,7 +161,7 @@ def test_estimators_are_unbiased_by_enumeration():
     flat = np.sqrt(v_prompt) * np.repeat(prompts, counts, axis=1) + np.sqrt(v_response) * rows
     losses = flat + np.sqrt(v_group) * np.repeat(groups, np.add.reduceat(counts, starts), axis=1)
     pilots = sufficient(counts, starts, losses)
-    squares = _mean_squares(pilots, drop_one=False)
+    squares = mean_squares(pilots)
     expected = {
         "between": squares.between_group * v_group + v_prompt + squares.between_response * v_response,
         "prompts": v_prompt + squares.prompts_response * v_response,
@@ -187,14 +187,12 @@ def test_mean_squares_without_a_cluster(grouped):
     """The closed forms for "all but one cluster" equal the mean squares of the data without it."""
     losses, prompts, groups = random_pilot(5, group_size=3)
     pilot = _summarise(losses, prompts, groups if grouped else None)
-    without = _mean_squares(pilot, drop_one=True)
+    without = mean_squares(pilot, all_but_one)
     cluster_of = groups if grouped else prompts
     labels = list(dict.fromkeys(cluster_of)) if grouped else list(np.unique(prompts))
     for position, label in enumerate(labels):
         keep = cluster_of != label
-        rest = _mean_squares(
-            _summarise(losses[keep], prompts[keep], groups[keep] if grouped else None), drop_one=False
-        )
+        rest = mean_squares(_summarise(losses[keep], prompts[keep], groups[keep] if grouped else None))
         for left, right in zip(without, rest, strict=True):
             if right is not None:
                 value = np.broadcast_to(left, without.between.shape)[position]
