@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 THEORY = ROOT / "docs" / "theory.md"
 
 
-def tests_in(path):
+def defined_in(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {n.name for n in tree.body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")}
 
@@ -28,7 +28,7 @@ def test_the_pages_name_tests():
 
 @pytest.mark.parametrize(("path", "name"), named_tests())
 def test_every_test_that_the_documentation_names_exists(path, name):
-    assert name in tests_in(ROOT / path)
+    assert name in defined_in(ROOT / path)
 
 
 def test_every_formula_names_its_check():
