@@ -12,11 +12,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mrtsim.learners import MDN, MLP, Mixture
 
 Loss = Callable[[Any, Float[Array, "prompts d"], Float[Array, "prompts k"]], Float[Array, "prompts k"]]
+
+
+def masked_mean(losses: Float[Array, "*shape"], mask: Bool[Array, "*shape"]) -> Float[Array, ""]:
+    """Mean of the losses that exist, so that runs of different sizes share one padded shape.
+
+    Padding must have a finite loss; it then adds nothing to the value or to the gradient.
+    """
+    return jnp.sum(jnp.where(mask, losses, 0)) / jnp.sum(mask)
 
 
 def squared_loss(

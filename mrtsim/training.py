@@ -33,7 +33,7 @@ class Recipe:
     learning_rate: float = 0.005
     clip: float = 5.0
     weight_decay: float = 0.0
-    validate_every: int = 10
+    validate_every: int = 2
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.validate_every < 1 or self.steps % self.validate_every:
