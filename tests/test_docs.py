@@ -48,3 +48,13 @@ def test_every_module_that_the_theory_names_exists():
                 if isinstance(n, ast.FunctionDef | ast.ClassDef)
             }
             assert attribute in names, f"{module}.{attribute}"
+
+
+def blocks(page, language):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("CONTRIBUTING.md", "python"))))
+def test_the_examples_for_contributors_run(number):
+    exec(compile(blocks("CONTRIBUTING.md", "python")[number], "CONTRIBUTING.md", "exec"), {"__name__": "example"})
