@@ -16,28 +16,35 @@ import experiments
 from mrtsim.errors import InputError
 
 PRESETS = ("quick", "paper", "precise")
-_REQUIRED = ("Config", "PRESETS", "run", "predictions")
 
 
 def find() -> dict[str, ModuleType]:
     """Every experiment by name: the modules of this package that define what the package's docstring lists."""
-    names = sorted(info.name for info in pkgutil.iter_modules(experiments.__path__))
-    modules = {n: importlib.import_module(f"experiments.{n}") for n in names if not n.startswith("__")}
-    return {n: m for n, m in modules.items() if all(hasattr(m, attribute) for attribute in _REQUIRED)}
+    modules = {name: importlib.import_module(f"experiments.{name}") for name in _module_names()}
+    return {name: module for name, module in modules.items() if _is_experiment(module)}
+
+
+def _module_names() -> list[str]:
+    return sorted(i.name for i in pkgutil.iter_modules(experiments.__path__) if not i.name.startswith("_"))
+
+
+def _is_experiment(module: ModuleType) -> bool:
+    return all(hasattr(module, attribute) for attribute in ("Config", "PRESETS", "run", "predictions"))
 
 
 def _named(names: list[str]) -> dict[str, ModuleType]:
-    found = find()
     if names == ["all"]:
-        return found
+        return find()
     chosen = {}
     for name in names:
         key = name.replace("-", "_")
-        if key not in found:
+        module = importlib.import_module(f"experiments.{key}") if key in _module_names() else None
+        if module is None or not _is_experiment(module):
+            found = find()
             near = difflib.get_close_matches(key, found, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(found)}"
             raise InputError(f"no experiment is called {name!r}; {hint}")
-        chosen[key] = found[key]
+        chosen[key] = module
     return chosen
 
 

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import jax.monitoring
@@ -107,9 +107,8 @@ class OnDisk(InMemory):
                 for path in folder.glob("blocks-*.bin"):
                     if int(path.stem.removeprefix("blocks-")) >= jax.process_count():
                         path.unlink(missing_ok=True)
-        self._stream: BinaryIO = mine.open("ab", buffering=0)
-        if not mine.stat().st_size or self.changes:
-            _write_record(self._stream, start, b"")
+        if not mine.exists() or not mine.stat().st_size or self.changes:
+            _append_record(mine, start, b"")
 
     def _file(self, process: int) -> Path:
         return self.folder / f"blocks-{process}.bin"
@@ -141,11 +140,12 @@ class OnDisk(InMemory):
 
     def _append(self, label: str, plan: montecarlo.Plan, index: int, leaves: list[np.ndarray]) -> None:
         payload = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)
-        _write_record(self._stream, {"label": label, "index": index, **_call(plan)}, payload)
+        _append_record(
+            self._file(jax.process_index()), {"label": label, "index": index, **_call(plan)}, payload
+        )
 
     def discard(self) -> None:
         """Remove this process's file: the result is safe."""
-        self._stream.close()
         self._file(jax.process_index()).unlink(missing_ok=True)
 
 
@@ -172,11 +172,12 @@ def _unpack(plan: montecarlo.Plan, payload: bytes) -> list[np.ndarray]:
 _PREFIX = struct.Struct("<IQI")
 
 
-def _write_record(stream: BinaryIO, header: dict[str, Any], payload: bytes) -> None:
+def _append_record(path: Path, header: dict[str, Any], payload: bytes) -> None:
     head = json.dumps(header).encode()
-    stream.write(
-        _PREFIX.pack(len(head), len(payload), zlib.crc32(payload, zlib.crc32(head))) + head + payload
-    )
+    with path.open("ab", buffering=0) as stream:
+        stream.write(
+            _PREFIX.pack(len(head), len(payload), zlib.crc32(payload, zlib.crc32(head))) + head + payload
+        )
 
 
 def _records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:

@@ -1,0 +1,42 @@
+"""A small experiment for the tests of the runner, which put this folder on the path of the package `experiments`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+CLAIMS = (2,)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Two settings of one shape."""
+
+    replicates: int = 400
+    scales: tuple[float, ...] = (1.0, 3.0)
+    steps: int = 2_000
+
+
+PRESETS = {"quick": Config(replicates=40), "paper": Config(), "precise": Config(replicates=4_000)}
+
+
+def _replicate(key, scale, steps):
+    draws = jax.random.normal(key, (64,)) * scale
+    chaos = jax.lax.fori_loop(0, steps, lambda _, c: jnp.sin(3 * c + draws), draws)
+    return {"mean": draws.mean(), "chaos": chaos.sum()}
+
+
+def run(config, key, sweep):
+    result = {}
+    for scale in config.scales:
+        out = sweep.replicates(
+            f"scale={scale:g}", _replicate, key, config.replicates, scale, config.steps, block=4
+        )
+        result[f"{scale:g}"] = {"variance": out["mean"].var(ddof=1), "chaos": out["chaos"].mean()}
+    return result
+
+
+def predictions(result):
+    return []

@@ -1,0 +1,272 @@
+"""python -m experiments as a user meets it: output, errors, and the same result.json whatever happens on the way."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import figures
+from experiments.__main__ import PRESETS, find, main
+
+ROOT = Path(__file__).parents[1]
+EXTRA = Path(__file__).parent / "extra_experiments"
+
+
+def command(*arguments: str, **env: str) -> subprocess.Popen[str]:
+    """python -m experiments, knowing the toy experiment, in a process of its own."""
+    code = (
+        f"import sys, experiments; experiments.__path__[:] = [{str(ROOT / 'experiments')!r}, {str(EXTRA)!r}];"
+        "from experiments.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    """What it printed on standard error, once it has ended with this exit code."""
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == code, err
+    return err
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def toy(cache):
+    """Run the toy experiment."""
+
+    def run(out: Path, *options: str, **env: str) -> subprocess.Popen[str]:
+        return command("run", "toy", "--out", str(out), *options, **{"MRTSIM_CACHE": cache, **env})
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def reference(toy, tmp_path_factory) -> bytes:
+    out = tmp_path_factory.mktemp("reference")
+    finish(toy(out))
+    return result(out)
+
+
+def result(out: Path, preset: str = "paper") -> bytes:
+    return (out / preset / "toy" / "result.json").read_bytes()
+
+
+def killed(process: subprocess.Popen[str], partial: Path, delay: float) -> bool:
+    """Kill it some time after its first stored block; False where it ended before."""
+    while not partial.exists() and process.poll() is None:
+        time.sleep(0.002)
+    time.sleep(delay)
+    ended = process.poll() is not None
+    process.kill()
+    process.communicate()
+    return not ended
+
+
+class TestSameBytes:
+    def test_the_result_is_strict_json_and_says_what_was_run(self, reference):
+        stored = json.loads(reference, parse_constant=lambda constant: pytest.fail(constant))
+        assert stored["experiment"] == "toy"
+        assert stored["seed"] == 0
+        assert stored["config"] == {"replicates": 400, "scales": [1.0, 3.0], "steps": 2000}
+        # The mean of 64 normal draws has variance 1/64; 400 replicates know it to 7 % (one standard error).
+        assert stored["result"]["1"]["variance"] == pytest.approx(1 / 64, rel=0.28)
+        assert stored["result"]["3"]["variance"] == pytest.approx(
+            9 * stored["result"]["1"]["variance"], rel=1e-5
+        )
+
+    def test_provenance_stands_beside_it(self, toy, tmp_path):
+        finish(toy(tmp_path, "--preset", "quick"))
+        run = json.loads((tmp_path / "quick" / "toy" / "run.json").read_text())
+        assert run["versions"]["jax"]
+        assert run["calibration_gigaflops"] > 0
+        assert run["compile_seconds"] > 0
+        assert run["wall_seconds"] > 0
+        assert not (tmp_path / "quick" / "toy" / "partial").exists()
+
+    def test_eight_devices(self, toy, reference, tmp_path):
+        finish(toy(tmp_path, JAX_NUM_CPU_DEVICES="8"))
+        assert result(tmp_path) == reference
+
+    def test_two_processes(self, toy, reference, tmp_path):
+        with socket.socket() as s:
+            s.bind(("localhost", 0))
+            port = s.getsockname()[1]
+        cluster = (
+            "--distributed",
+            "--coordinator",
+            f"localhost:{port}",
+            "--num-processes",
+            "2",
+            "--process-id",
+        )
+        processes = [toy(tmp_path, *cluster, str(i)) for i in range(2)]
+        for process in processes:
+            finish(process)
+        assert result(tmp_path) == reference
+        assert not (tmp_path / "paper" / "toy" / "partial").exists()
+
+    def test_another_seed_gives_another_result(self, toy, reference, tmp_path):
+        finish(toy(tmp_path, "--seed", "1"))
+        assert json.loads(result(tmp_path))["result"] != json.loads(reference)["result"]
+
+    def _kill_and_resume(self, toy, reference, out, moments):
+        partial = out / "paper" / "toy" / "partial" / "blocks-0.bin"
+        kills = 0
+        for delay in moments:
+            kills += killed(toy(out, "--resume"), partial, delay)
+        finish(toy(out, "--resume"))
+        assert result(out) == reference
+        return kills
+
+    def test_killed_and_resumed(self, toy, reference, tmp_path):
+        assert self._kill_and_resume(toy, reference, tmp_path, [0.0, 0.05]) >= 1
+
+    @pytest.mark.stress
+    def test_killed_at_twenty_random_moments(self, toy, reference, tmp_path):
+        chance = random.Random(20)
+        kills = 0
+        for trial in range(10):
+            moments = [chance.uniform(0, 0.4) for _ in range(2)]
+            kills += self._kill_and_resume(toy, reference, tmp_path / str(trial), moments)
+        assert kills >= 10
+
+    def test_interrupted_by_the_user(self, toy, reference, tmp_path):
+        process = toy(tmp_path, "--preset", "precise")
+        partial = tmp_path / "precise" / "toy" / "partial" / "blocks-0.bin"
+        while not partial.exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert "--resume goes on" in finish(process, code=130)
+
+
+class TestResume:
+    def test_other_settings_are_refused_with_the_unfinished_run_kept(self, toy, tmp_path):
+        partial = tmp_path / "precise" / "toy" / "partial" / "blocks-0.bin"
+        assert killed(toy(tmp_path, "--preset", "precise"), partial, 0.0)
+        message = finish(toy(tmp_path, "--preset", "precise", "--resume", "--replicates", "7"), code=2)
+        assert "config.replicates: 4000 there, 7 now" in message
+        assert "without --resume" in message
+        assert len(message.splitlines()) == 1
+        assert partial.exists()
+
+    def test_a_finished_experiment_is_skipped_while_the_command_is_unfinished(self, toy, tmp_path):
+        finish(toy(tmp_path))
+        finished = tmp_path / "paper" / "toy" / "partial" / "finished"
+        finished.parent.mkdir()
+        finished.touch()
+        before = (tmp_path / "paper" / "toy" / "run.json").read_bytes()
+        assert "finished before" in finish(toy(tmp_path, "--resume"))
+        assert (tmp_path / "paper" / "toy" / "run.json").read_bytes() == before
+        # That command ended, so the next one starts anew.
+        assert "toy: done" in finish(toy(tmp_path, "--resume"))
+
+
+class TestCache:
+    def test_on_by_default_and_the_answer_is_the_same_without(self, toy, reference, cache, tmp_path):
+        assert list(Path(cache).glob("*/*-cache"))
+        empty = tmp_path / "user"
+        finish(toy(tmp_path, MRTSIM_CACHE="off", XDG_CACHE_HOME=str(empty)))
+        assert result(tmp_path) == reference
+        finish(toy(tmp_path, "--no-cache", MRTSIM_CACHE="", XDG_CACHE_HOME=str(empty)))
+        assert not empty.exists()
+
+    def test_survives_damaged_entries(self, toy, reference, tmp_path):
+        for run in range(2):
+            finish(toy(tmp_path / "out", MRTSIM_CACHE=str(tmp_path / "cache")))
+            assert result(tmp_path / "out") == reference
+            entries = list((tmp_path / "cache").glob("*/*-cache"))
+            assert entries
+            for entry in entries if run == 0 else []:
+                entry.write_bytes(entry.read_bytes()[:100])
+
+
+class TestCommandLine:
+    def test_list_has_a_line_for_every_experiment(self, capsys):
+        assert main(["list"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].split() == ["experiment", "claims", *PRESETS, "(replicates)"]
+        assert [line.split()[0] for line in lines[1:]] == sorted(find())
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["run", "varience"], "no experiment is called 'varience'; did you mean variance?"),
+            (["run", "zzz"], "no experiment is called 'zzz'; there are: "),
+            (["run", "reported", "--replicates", "3"], "experiment reported has no replicates"),
+            (["report", "--out", "no-such-folder"], "holds no results: first run"),
+        ],
+    )
+    def test_wrong_input_gives_one_message(self, capsys, arguments, message):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["run", "variance", "--replicates", "0"], "must be a whole number of at least 1, got '0'"),
+            (["run", "variance", "--seed", "-1"], "--seed"),
+            (["run", "variance", "--preset", "huge"], "invalid choice: 'huge'"),
+            (["run", "variance", "--coordinator", "localhost:1"], "need --distributed"),
+            (["run", "variance", "--distributed", "--process-id", "0"], "together, or none"),
+            (["run"], "NAME"),
+            ([], "command"),
+        ],
+    )
+    def test_wrong_arguments_end_with_2(self, capsys, arguments, message):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+    def test_distributed_outside_a_cluster_says_what_to_give(self, toy, tmp_path):
+        message = finish(toy(tmp_path, "--distributed"), code=2)
+        assert "give --coordinator HOST:PORT, --num-processes and --process-id" in message
+
+
+@pytest.mark.parametrize("name", sorted(find()))
+class TestEveryExperiment:
+    def test_keeps_the_contract(self, name):
+        module = find()[name]
+        assert tuple(module.PRESETS) == PRESETS
+        assert module.PRESETS["paper"] == module.Config()
+        assert module.Config.__dataclass_params__.frozen
+        assert set(module.CLAIMS) <= set(range(1, 12))
+        assert module.__doc__
+
+
+def test_every_figure_belongs_to_an_experiment():
+    names = {info.name for info in pkgutil.iter_modules(figures.__path__)} - {"style"}
+    assert names <= set(find())
+    for name in names:
+        assert callable(importlib.import_module(f"figures.{name}").draw)
+
+
+def test_importing_the_package_changes_no_setting_of_jax():
+    code = (
+        "import jax; before = dict(jax.config.values);"
+        "import mrtsim.montecarlo, mrtsim.cache, experiments.store;"
+        "assert dict(jax.config.values) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
