@@ -80,9 +80,12 @@ def reference_network() -> MLP:
 
 
 def mean_losses(
-    key: PRNGKeyArray, config: Config, model: MLP, distribution: GaussianModes
+    key: PRNGKeyArray, config: Any, model: MLP, distribution: GaussianModes
 ) -> Float[Array, " settings"]:
-    """The mean loss of one training set for every K. Only the max K candidates that RKoN can keep are drawn."""
+    """The mean loss of one training set for every K: of `config`, `n_prompts` and `responses` are used.
+
+    Only the max K candidates that RKoN can keep are drawn.
+    """
     prompt_key, response_key = jax.random.split(key)
     prompts = distribution.sample_prompts(prompt_key, config.n_prompts)
     responses, _ = distribution.sample_responses(response_key, prompts, config.responses[-1])

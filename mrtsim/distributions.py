@@ -289,36 +289,30 @@ class ClusteredPrompts(GaussianModes):
         **modes: the arguments of `GaussianModes`.
     """
 
-    group_size: int = eqx.field(static=True)
+    group_size: Any
     similarity: Any
 
     def __init__(self, group_size: int = 5, similarity: Any = 1.0, **modes: Any):
         super().__init__(**modes)
-        if group_size < 1:
-            raise InputError(f"group_size must be 1 or more, not {group_size}")
+        if int(group_size) != group_size or group_size < 1:
+            raise InputError(f"group_size must be a whole number of 1 or more, not {group_size}")
         if not 0 <= float(similarity) <= 1:
             raise InputError(
                 f"similarity must lie between 0 (independent) and 1 (duplicates), not {similarity}"
             )
-        self.group_size = group_size
+        # Arrays, so that a sweep over either compiles once.
+        self.group_size = np.asarray(group_size, np.int32)
         self.similarity = np.asarray(similarity, np.float64)
 
     def groups(self, n: int) -> np.ndarray:
         """Group label of each of n prompts (n,): neighbours share one, and the last group may be smaller."""
         return np.arange(n) // self.group_size
 
-    def member(
-        self, shared: Float[Array, "*batch d"], own: Float[Array, "*batch d"]
-    ) -> Float[Array, "*batch d"]:
-        """The prompt with this shared and this own part."""
+    def sample_prompts(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        shared, own = jax.random.normal(key, (2, n, self.prompt_dim))
+        shared = shared[jnp.arange(n) // self.group_size]
         similarity = jnp.asarray(self.similarity, own.dtype)
         return jnp.sqrt(similarity) * shared + jnp.sqrt(1 - similarity) * own
-
-    def sample_prompts(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
-        groups = self.groups(n)
-        shared_key, own_key = jax.random.split(key)
-        shared = jax.random.normal(shared_key, (groups[-1] + 1 if n else 0, self.prompt_dim))
-        return self.member(shared[groups], jax.random.normal(own_key, (n, self.prompt_dim)))
 
 
 @register("categorical")
