@@ -1,10 +1,15 @@
 """What the documentation says is true: the tests it names exist, its examples run and print what it shows."""
 
 import ast
+import doctest
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+
+from mrtsim.cli import main
 
 ROOT = Path(__file__).parents[1]
 THEORY = ROOT / "docs" / "theory.md"
@@ -57,4 +62,33 @@ def blocks(page, language):
 
 @pytest.mark.parametrize("number", range(len(blocks("CONTRIBUTING.md", "python"))))
 def test_the_examples_for_contributors_run(number):
-    exec(compile(blocks("CONTRIBUTING.md", "python")[number], "CONTRIBUTING.md", "exec"), {"__name__": "example"})
+    exec(
+        compile(blocks("CONTRIBUTING.md", "python")[number], "CONTRIBUTING.md", "exec"),
+        {"__name__": "example"},
+    )
+
+
+def commands(page):
+    """(command, what the page shows that it prints) for every `$` line of its console blocks."""
+    found = []
+    for block in blocks(page, "console"):
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, _, shown = part.partition("\n")
+            found.append((command, shown))
+    return found
+
+
+@pytest.mark.parametrize(("command", "shown"), commands("README.md"))
+def test_the_readme_shows_what_its_commands_print(command, shown, tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    program, *arguments = shlex.split(command)
+    assert program == "mrtsim"
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == shown
+
+
+def test_the_readme_session_runs():
+    failures, tests = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    assert tests > 5
+    assert failures == 0
