@@ -15,18 +15,8 @@ import pytest
 from mrtsim import Cost, VarianceComponents, allocate
 
 ALLOCATE = [sys.executable, "-c", "import sys; from mrtsim.cli import main; sys.exit(main())", "allocate"]
-ALLOCATE += [
-    "--v-prompt",
-    "0.187",
-    "--v-response",
-    "1.329",
-    "--c-prompt",
-    "4",
-    "--c-response",
-    "1",
-    "--json",
-    "--budget",
-]
+ALLOCATE += ["--v-prompt", "0.187", "--v-response", "1.329", "--c-prompt", "4", "--c-response", "1"]
+ALLOCATE += ["--json", "--budget"]
 COMMANDS = {
     "import numpy": [sys.executable, "-c", "import numpy"],
     "allocate 400": [*ALLOCATE, "400"],
