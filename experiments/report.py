@@ -93,14 +93,22 @@ def draw_all(results: dict[str, Found], folder: Path) -> dict[str, str]:
     """Draw every figure there is code for, as PNG and PDF; returns experiment -> caption."""
     from figures import style
 
-    captions = {}
-    for name, found in results.items():
-        if importlib.util.find_spec(f"figures.{name}") is None:
-            continue
-        module = importlib.import_module(f"figures.{name}")
-        style.save(module.draw(found.stored["result"]), folder / name)
-        captions[name] = " ".join((module.__doc__ or name).split())
-    return captions
+    drawn = {name: caption(name) for name in results if has_figure(name)}
+    for name in drawn:
+        style.save(
+            importlib.import_module(f"figures.{name}").draw(results[name].stored["result"]), folder / name
+        )
+    return drawn
+
+
+def has_figure(name: str) -> bool:
+    """Is there code that draws this experiment?"""
+    return importlib.util.find_spec(f"figures.{name}") is not None
+
+
+def caption(name: str) -> str:
+    """The docstring of the code that draws an experiment."""
+    return " ".join((importlib.import_module(f"figures.{name}").__doc__ or name).split())
 
 
 def render(
@@ -366,7 +374,7 @@ def _interval(estimate: Estimate) -> str:
         return _number(estimate.value)
     half = min(abs(end - estimate.value) for end in ends[1:])
     decimals = 1 - math.floor(math.log10(half)) if 0 < half < math.inf else None
-    if decimals is not None and not 0 <= decimals <= 5:
-        decimals = max(decimals, 0) if decimals < 0 else None
+    if decimals is not None:
+        decimals = max(decimals, 0) if decimals <= 5 else None
     value, low, high = (_number(end, decimals) for end in ends)
     return f"{value} [{low}, {high}]"
