@@ -20,7 +20,7 @@ BLACK, BLUE, RED, GREEN = (
     "#D55E00",
     "#009E73",
 )  # Okabe and Ito: safe for colour-blind readers
-LONGEST = 10**9  # of the K axis
+LONGEST = 10**15  # of the K axis
 
 
 def plot_allocation(
@@ -76,9 +76,9 @@ def plot_allocation(
         axes.axvline(plan.k_star, color=BLACK, linestyle="--", linewidth=1, label=f"K* = {plan.k_star:.3g}")
     if k_star_interval is not None:
         _interval(axes, k_star_interval, left, right, f"{100 * confidence:g} % interval of K*")
-    ticks = [tick for exponent in range(10) for tick in (10**exponent, 2 * 10**exponent, 5 * 10**exponent)]
+    ticks = [tick for exponent in range(16) for tick in (10**exponent, 2 * 10**exponent, 5 * 10**exponent)]
     ticks = [tick for tick in ticks if tick <= right]
-    axes.set_xticks(ticks if len(ticks) < 10 else ticks[::3])
+    axes.set_xticks(ticks if len(ticks) < 10 else ticks[:: 3 * (1 + len(ticks) // 30)])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("responses per prompt, K")
