@@ -59,7 +59,13 @@ def load(folder: Path) -> dict[str, Found]:
         stored = json.loads(path.read_text(encoding="utf-8"))
         name = stored["experiment"]
         module = importlib.import_module(f"experiments.{name}")
-        found[name] = Found(name, stored, module.predictions(stored["result"]))
+        try:
+            predictions = module.predictions(stored["result"])
+        except KeyError as error:
+            raise InputError(
+                f"{path} was made by another version of experiment {name} (it lacks {error}): run it again"
+            ) from error
+        found[name] = Found(name, stored, predictions)
     return found
 
 
