@@ -1,0 +1,154 @@
+"""What the training experiments share: one mixture density network, trained on kept responses, judged by quadrature.
+
+A run draws its prompts, their pools, the network and the test sets from one key, always at the experiment's largest
+sizes, and uses the first of each. So settings (K, N_p, strategy) that are run with the same keys share their random
+numbers, and their differences are sharper than the settings themselves. `padded` settings share one compiled program,
+which masks what a setting does not use; the others compile to their own size, which pays for many replicates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from scipy.stats import qmc
+
+from mrtsim.distributions import GaussianModes, panels
+from mrtsim.learners import MDN
+from mrtsim.losses import masked_mean, mdn_nll
+from mrtsim.selection import Pool, strategy
+from mrtsim.training import Fit, Recipe, fit
+
+TOY = GaussianModes()
+# A trained network is not smooth on the scale of a mode: against adaptive rules, this one errs by 1e-5 of the NLL.
+RULE = panels(6, 6, 5.0)
+PAPER = Recipe()
+RECIPES = {"last": "as published (last step)", "best": "at the best validation step"}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Static sizes of a run: what is drawn, and how much of it the program trains on (`rows` x `width`).
+
+    `draws` is the number of trainings that share all but the responses.
+    """
+
+    strategy: str
+    rows: int
+    width: int
+    drawn_prompts: int
+    n_candidates: int
+    recipe: Recipe
+    validation_prompts: int = 100
+    validation_responses: int = 16
+    test_prompts: int = 100
+    test_responses: int = 100
+    draws: int = 1
+
+
+class Sample(NamedTuple):
+    """Prompts with responses to each."""
+
+    prompts: Float[Array, "prompts d"]
+    responses: Float[Array, "prompts k"]
+
+
+def true_nll() -> float:
+    """The entropy of p(y|x), in nats: the NLL of the truth, which no learner can beat. It is the same at every x."""
+    origin = np.zeros((1, TOY.prompt_dim))
+    expected = TOY.expectation(lambda y: -TOY.log_density(jnp.zeros((1, TOY.prompt_dim)), y), origin)
+    return float(expected.value[0])
+
+
+@cache
+def sobol_prompts(n: int, seed: int = 0) -> np.ndarray:
+    """n prompts (a power of two) at scrambled Sobol points of the unit cube, (n, d)."""
+    return qmc.Sobol(TOY.prompt_dim, rng=np.random.default_rng(seed)).random(n) + 2.0**-31
+
+
+def shifted(points: Float[Array, "n d"], key: PRNGKeyArray) -> Float[Array, "n d"]:
+    """Prompts at the points after a random shift modulo 1 (Cranley and Patterson 1976): every mean is unbiased."""
+    moved = jnp.mod(points + jax.random.uniform(key, points.shape[-1:]), 1.0)
+    return TOY.prompts_at(jnp.clip(moved, 1e-7, 1 - 1e-7))
+
+
+def draw(keys: PRNGKeyArray, shape: Shape) -> tuple[Sample, Sample, Sample]:
+    """Training pools (drawn_prompts, n_candidates), a validation set and a test set of fresh prompts."""
+    prompt_key, pool_key, held_out_key = keys
+    edges = np.cumsum([shape.drawn_prompts, shape.validation_prompts])
+    prompts = TOY.sample_prompts(prompt_key, int(edges[-1]) + shape.test_prompts)
+    train, validation, test = jnp.split(prompts, edges)
+    pools, _ = TOY.sample_responses(pool_key, train, shape.n_candidates)
+    most = max(shape.validation_responses, shape.test_responses)
+    held_out, _ = TOY.sample_responses(held_out_key, prompts[edges[0] :], most)
+    return (
+        Sample(train, pools),
+        Sample(validation, held_out[: shape.validation_prompts, : shape.validation_responses]),
+        Sample(test, held_out[shape.validation_prompts :, : shape.test_responses]),
+    )
+
+
+def keep(key: PRNGKeyArray, shape: Shape, pools: Sample) -> Sample:
+    """The kept responses (rows, width) of the first prompts, in the order of picking."""
+    prompts, pool = pools.prompts[: shape.rows], pools.responses[: shape.rows]
+    candidates = Pool(rewards=TOY.reward(prompts, pool), embeddings=pool[..., None])
+    kept = strategy(shape.strategy)(key, candidates, shape.width)
+    return Sample(prompts, jnp.take_along_axis(pool, kept, axis=1))
+
+
+def used(shape: Shape, n_prompts: Array | int, k: Array | int) -> Bool[Array, "rows width"]:
+    """Which cells of the program belong to a setting of n_prompts x k."""
+    return (jnp.arange(shape.rows) < n_prompts)[:, None] & (jnp.arange(shape.width) < k)
+
+
+def train(
+    key: PRNGKeyArray,
+    sample: Sample,
+    mask: Bool[Array, "rows width"],
+    recipe: Recipe,
+    validation: Sample | None,
+) -> Fit:
+    """A network trained on the mean NLL of the cells in the mask."""
+    return fit(
+        MDN(key),
+        lambda model, _: masked_mean(mdn_nll(model, *sample), mask),
+        recipe,
+        validate=None if validation is None else lambda model: jnp.mean(mdn_nll(model, *validation)),
+    )
+
+
+def judge(model: MDN, prompts: Float[Array, "n d"]) -> dict[str, Array]:
+    """Expected NLL over p(y|x) at these prompts, and its components V_x and V_{y|x}, by quadrature."""
+
+    def moments(x: Array) -> tuple[Array, Array]:
+        responses, weights = TOY.quadrature(x, RULE)
+        losses = mdn_nll(model, x, responses)
+        mean = jnp.sum(weights * losses, axis=-1)
+        return mean, jnp.sum(weights * jnp.square(losses - mean[:, None]), axis=-1)
+
+    # A chunk of prompts at a time, so that the losses of a block of runs stay in the cache of a core.
+    chunk = next(size for size in range(min(128, len(prompts)), 0, -1) if len(prompts) % size == 0)
+    parts = prompts.reshape(-1, chunk, prompts.shape[-1])
+    mean, variance = jax.lax.map(moments, parts)
+    return {"nll": jnp.mean(mean), "prompt": jnp.var(mean, ddof=1), "response": jnp.mean(variance)}
+
+
+def score(trained: Fit, test: Sample | None, prompts: Float[Array, "n d"]) -> dict[str, Any]:
+    """Both recipes of one trajectory: on the sampled test set, and by quadrature at `prompts`."""
+    scores: dict[str, Any] = {"best_step": trained.best_step, "diverged": trained.diverged}
+    for recipe in RECIPES:
+        model = getattr(trained, recipe)
+        scores[recipe] = judge(model, prompts)
+        if test is not None:
+            scores[recipe]["sampled"] = jnp.mean(mdn_nll(model, *test))
+    return scores
+
+
+def program(padded: bool, n_prompts: int, k: int, largest: tuple[int, int]) -> tuple[int, int]:
+    """Rows and width of the program that trains one setting."""
+    return largest if padded else (n_prompts, k)
