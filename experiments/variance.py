@@ -260,11 +260,14 @@ def _judge_reported(exact: Decomposition) -> dict[str, Any]:
             )
             for sharing in ("pool", "nested", "none")
         }
-        errors = np.sqrt(np.diag(sampling_covariance(exact, paper.n_prompts, k, paper.replicates)))
+        covariance = sampling_covariance(
+            exact, paper.n_prompts, k, paper.replicates, sharing="pool", candidates=paper.candidates
+        )
         judged[name] = {
             "responses": list(k),
             "variance": values,
-            "standard_error": errors,
+            "standard_error": np.sqrt(np.diag(covariance)),
+            "fit": _fit(np.array(k), paper.n_prompts, values, covariance, covariance),
             "source": entry["source"],
             **tests["pool"],
             "p_values": {sharing: test["p_value"] for sharing, test in tests.items()},
@@ -302,6 +305,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                     f"{symbol} of the measured variances equals the exact component ({label})",
                     Estimate.from_standard_error(fit["value"], fit["standard_error"]),
                     agrees(fit["value"], exact, fit["standard_error"]),
+                    reported=published_variance["fit"][quantity]["value"] if primary else None,
                     exact=exact,
                     primary=primary,
                 )
@@ -325,6 +329,9 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                 f"the variance left as K grows without bound is above 0 ({label})",
                 floor,
                 greater(floor, 0.0),
+                reported=published_variance["fit"]["v_prompt"]["value"] / Config.n_prompts
+                if primary
+                else None,
                 exact=network["exact"]["floor"],
                 primary=primary,
             )
