@@ -22,6 +22,10 @@ SMALL = Config(
     spreads=(0.4, 1.0),
     replicates=2000,
     pilots=400,
+    learner_prompts=32,
+    learner_group_sizes=(1, 16),
+    learner_responses=4,
+    learner_replicates=4,
     points=2**11,
 )
 
@@ -93,6 +97,33 @@ def test_pilots_tell_the_gain_and_the_group_component(result):
             assert c["value"] > 0.95 - 4 * c["standard_error"]
         gain = pilot["first"]["gain"]
         assert 0 <= gain["low"] < gain["estimate"] < gain["high"] <= 1
+
+
+def test_a_trained_network_gains_from_responses(result):
+    unique = result["learner"]["rows"][0]["last"]
+    assert unique["one"] > unique["many"] > 0
+    trained = [p for p in redundancy.predictions(result) if "trained network" in p.statement]
+    assert len(trained) == 2
+    assert not any(p.primary for p in trained)
+
+
+@pytest.mark.stress
+def test_a_trained_network_gains_less_from_duplicates():
+    config = Config(learner_group_sizes=(1, 16), learner_replicates=8)
+    unique, duplicates = redundancy._train(config, jax.random.key(1), InMemory())["rows"]
+    for recipe in ("last", "best"):
+        error = np.hypot(unique[recipe]["standard_error"], duplicates[recipe]["standard_error"])
+        assert unique[recipe]["value"] - duplicates[recipe]["value"] > 2 * error
+
+
+def test_share_removed_has_the_error_of_paired_runs():
+    rng = np.random.default_rng(0)
+    one = rng.gamma(20.0, 0.1, (400, 60))
+    many = 0.4 * one * rng.gamma(50.0, 0.02, one.shape)
+    shares = [redundancy._share_removed(a, b) for a, b in zip(one, many, strict=True)]
+    z = [(s["value"] - 0.6) / s["standard_error"] for s in shares]
+    assert abs(np.mean(z)) < 4 * 1.1 / 20
+    assert 0.85 < np.std(z) < 1.15
 
 
 def test_an_unbounded_ratio_is_a_gain_of_one():
