@@ -26,7 +26,7 @@ from mrtsim.errors import InputError
 from mrtsim.learners import MLP
 from mrtsim.losses import squared_loss
 from mrtsim.training import Recipe
-from mrtsim.variance import VarianceComponents, estimator_variance
+from mrtsim.variance import estimator_variance, mrt_gain
 
 CLAIMS = (5,)
 _Z = 1.959963984540054
@@ -108,12 +108,6 @@ def trained_nll(
     fitted = train(init_key, Sample(prompts, responses), mask, Recipe(), validation)
     test = shifted(jnp.asarray(sobol_prompts(128), prompts.dtype), test_key)
     return {recipe: judge(getattr(fitted, recipe), test)["nll"] for recipe in RECIPES}
-
-
-def mrt_gain(components: VarianceComponents, redundancy: float) -> float:
-    """Share of the K = 1 variance that K -> infinity removes: V_{y|x} / (r V_g + V_{x|g} + V_{y|x})."""
-    rest = redundancy * components.group + components.prompt
-    return components.response / (rest + components.response)
 
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
