@@ -55,7 +55,7 @@ def inclusion_probability(exceedance: Any, n_candidates: int, k: int) -> Float[n
     return np.ones_like(v) if k == n_candidates else np.asarray(betaincc(k, n_candidates - k, v))
 
 
-def _inclusion_integral(v: np.ndarray, n: int, k: int) -> np.ndarray:
+def _inclusion_integral(v: Any, n: int, k: int) -> Any:
     """The integral of `inclusion_probability` from 0 to v: increasing, so that differences stay precise near v = 0."""
     if k == n:
         return v
