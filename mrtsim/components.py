@@ -82,20 +82,46 @@ class PilotEstimate:
         effective = self.components.prompt + self.redundancy * self.components.group
         return VarianceComponents(prompt=effective, response=self.components.response)
 
-    def k_star(self, cost: Cost) -> Interval:
-        """K* = sqrt(ratio * C_p / C_r) with the limits of the ratio; infinite limits stay infinite.
+    def planning_at(self, end: Literal["low", "estimate", "high"]) -> VarianceComponents:
+        """`planning` with V_x moved so that the ratio is at its estimate or at a limit; never negative.
 
-        Raises:
-            InputError: C_r is 0, where no K is best.
+        V_x is 0 where the ratio is infinite. A plan on V_x = 0 needs a cap on the responses per prompt.
         """
-        if not cost.response > 0:
-            raise InputError(
-                "K* needs a cost of a response above 0: with free responses more are always better"
-            )
-        scale = cost.prompt / cost.response
+        ratio = float(getattr(self.ratio, end))
+        if end == "estimate" or ratio == 0:
+            return VarianceComponents(max(0.0, self.planning.prompt), self.components.response)
+        return VarianceComponents(self.components.response / ratio, self.components.response)
+
+    def largest_regret(self, responses_per_prompt: int, cost: Cost) -> float:
+        """How much a plan with this K could lose: excess variance over the best K at equal cost, as a share of it.
+
+        The largest over the interval of the ratio, N_p and the best K (at least 1) not being whole. The variance at
+        equal cost is proportional to (1 + ratio/K)(C_p + K C_r), least at K*, with (sqrt(C_p) + sqrt(ratio C_r))^2
+        (Cochran 1977, section 10.6); it grows with the distance of K* from K, so that an end of the interval is worst.
+        """
+        k, p, r = responses_per_prompt, cost.prompt, cost.response
+        if r == 0:  # the best K is infinite
+            return self.ratio.high / k
+
+        def regret(ratio: float) -> float:
+            if math.isinf(ratio):
+                return p / (k * r)
+            best = max(1.0, math.sqrt(ratio * p / r))
+            return (1 + ratio / k) * (p + k * r) / ((1 + ratio / best) * (p + best * r)) - 1
+
+        return max(0.0, regret(self.ratio.low), regret(self.ratio.high))
+
+    def k_star(self, cost: Cost) -> Interval:
+        """K* = sqrt(ratio * C_p / C_r) with the limits of the ratio.
+
+        Infinite where the ratio is, or where responses are free (C_r = 0); NaN where it is undetermined.
+        """
 
         def root(ratio: float) -> float:
-            return math.sqrt(ratio * scale) if scale > 0 else 0.0
+            top = ratio * cost.prompt
+            if cost.response == 0:
+                return math.inf if top > 0 else math.nan
+            return math.sqrt(top / cost.response)
 
         return Interval(root(self.ratio.estimate), root(self.ratio.low), root(self.ratio.high))
 
@@ -369,7 +395,7 @@ def _likelihood(pilot: Sufficient, *, restricted: bool) -> VarianceComponents:
             return objective(0.0, ratio)[1][1]
 
         # The deviance may have more than one valley when K_i differ much: bracket each on a grid, keep the deepest.
-        grid = np.concatenate([[0.0], np.geomspace(1e-9, 1e9, 73)])
+        grid = np.concatenate([[0.0], np.geomspace(1e-9, 1e9, 37)])
         slopes = [slope(r) for r in grid]
         candidates = [0.0] if slopes[0] >= 0 else []
         for i in range(grid.size - 1):
@@ -590,9 +616,12 @@ def limits(pilot: Sufficient, confidence: float, redundancy: float) -> Limits:
         value = function(full)[..., 0]
         return value, *log_jackknife(value, function(without), quantile(weights), tail)
 
-    _, low, high = bounded(lambda m: m.excess(redundancy), size, tail)
+    value, low, high = bounded(lambda m: m.excess(redundancy), size, tail)
     h = full.target(redundancy)[1][..., 0]
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        high = np.fmax(
+            high, high / value
+        )  # where V_x is estimated below 0, the limit is that of an estimate of 0
         ratio = 1 / (h * np.maximum(high - 1, 0)), 1 / (h * np.maximum(low - 1, 0))
 
     between = bounded(lambda m: m.between, size, tail)
@@ -610,11 +639,14 @@ def limits(pilot: Sufficient, confidence: float, redundancy: float) -> Limits:
 
 
 def _mover(*terms: tuple[Floats | float, tuple[Floats, Floats, Floats]]) -> tuple[Floats, Floats]:
-    """Limits of a sum of coefficient x statistic from the (value, low, high) of each (Zou and Donner 2008)."""
+    """Limits of a sum of coefficient x statistic from the (value, low, high) of each (Zou and Donner 2008).
+
+    The sum is known to be at least 0: where its estimate is not, the upper limit is that of an estimate of 0.
+    """
     centre, below, above = np.zeros(()), np.zeros(()), np.zeros(())
     for coefficient, (value, low, high) in terms:
         ends = np.stack([coefficient * (low - value), coefficient * (high - value)])
         centre = centre + coefficient * value
         below = below + ends.min(axis=0) ** 2
         above = above + ends.max(axis=0) ** 2
-    return centre - np.sqrt(below), centre + np.sqrt(above)
+    return centre - np.sqrt(below), np.maximum(centre, 0) + np.sqrt(above)

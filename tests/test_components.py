@@ -238,8 +238,37 @@ def test_k_star_interval_scales_with_the_square_root_of_the_cost():
     assert k_star.estimate == pytest.approx(2 * math.sqrt(pilot.ratio.estimate))
     assert k_star.low == pytest.approx(2 * math.sqrt(pilot.ratio.low))
     assert k_star.high == math.inf
-    with pytest.raises(mrt.InputError, match="cost of a response above 0"):
-        pilot.k_star(mrt.Cost(prompt=1.0, response=0.0))
+    assert pilot.k_star(mrt.Cost(prompt=1.0, response=0.0)).low == math.inf
+    assert math.isnan(pilot.k_star(mrt.Cost(prompt=0.0, response=1.0)).high)
+    assert pilot.k_star(mrt.Cost(prompt=0.0, response=1.0)).low == 0
+
+
+def test_largest_regret():
+    """Against a search over K and ratios of the variance at equal cost."""
+    losses, prompts, _ = random_pilot(2)
+    pilot = mrt.estimate_components(losses, prompts)
+    assert math.isfinite(pilot.ratio.high)
+    for p, r, k in ((4.0, 1.0, 1), (4.0, 1.0, 3), (0.0, 1.0, 2), (30.0, 0.5, 4)):
+        regrets = []
+        for ratio in np.linspace(pilot.ratio.low, pilot.ratio.high, 50):
+            some = np.concatenate([[k], np.linspace(1, 40, 20_000)])
+            variance = (1 + ratio / some) * (p + some * r)
+            regrets.append(variance[0] / variance.min() - 1)
+        assert pilot.largest_regret(k, mrt.Cost(prompt=p, response=r)) == pytest.approx(
+            max(regrets), abs=1e-5
+        )
+    unbounded = mrt.estimate_components(DYESTUFF)
+    # With V_x = 0 only the responses' cost should buy anything: (C_p + K C_r) / (K C_r).
+    assert unbounded.largest_regret(2, mrt.Cost(prompt=40.0, response=1.0)) == pytest.approx(20.0)
+    assert unbounded.largest_regret(2, mrt.Cost(prompt=40.0, response=0.0)) == math.inf
+
+
+def test_planning_at_the_limits():
+    pilot = mrt.estimate_components(DYESTUFF)
+    assert pilot.planning_at("estimate") == pilot.planning
+    low = pilot.planning_at("low")
+    assert low.response / low.prompt == pytest.approx(pilot.ratio.low)
+    assert pilot.planning_at("high") == mrt.VarianceComponents(prompt=0.0, response=pilot.components.response)
 
 
 @pytest.mark.parametrize("labels", [["a", "b", "c"], ["007", "7", "07"], [10**12, 3, -5], [2.0, 1.5, 0.0]])

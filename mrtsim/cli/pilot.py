@@ -1,0 +1,280 @@
+"""`mrtsim pilot`: what does a pilot say about the variance components, and how should a budget be spent then?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from mrtsim.cli import count, non_negative, number, positive, probability, strict_json, table
+from mrtsim.errors import InputError
+
+if TYPE_CHECKING:
+    from mrtsim.allocation import Cost, Plan
+    from mrtsim.components import Interval, PilotEstimate
+
+EXAMPLES = """\
+examples:
+  components of a pilot with columns prompt_id and loss
+    mrtsim pilot pilot.csv
+  and what to do with 400 units, where a prompt costs 4 and a response 1
+    mrtsim pilot pilot.parquet --c-prompt 4 --c-response 1 --budget 400
+  prompts in groups of near-duplicates
+    mrtsim pilot pilot.jsonl --group-column topic --c-prompt 4 --c-response 1 --budget 400
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """The subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "pilot",
+        help="variance components, K* and a plan from the losses of a pilot",
+        description="Estimate V_x and V_{y|x} with intervals from per-response losses, and plan with them.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="CSV, JSONL or Parquet by its ending; one row a response, or one row a prompt whose losses are a list "
+        "(JSONL, Parquet)",
+    )
+    group = parser.add_argument_group("columns")
+    group.add_argument(
+        "--prompt-column", default="prompt_id", metavar="P", help="prompt ids (default prompt_id)"
+    )
+    group.add_argument("--loss-column", default="loss", metavar="L", help="losses (default loss)")
+    group.add_argument(
+        "--group-column", metavar="G", help="groups of redundant prompts: estimates V_g as a third component"
+    )
+    group = parser.add_argument_group("estimation")
+    group.add_argument(
+        "--method",
+        choices=("anova", "ml", "reml"),
+        default="anova",
+        help="anova: unbiased, may be negative (default); ml, reml: normal likelihood, never negative. The intervals "
+        "do not depend on it",
+    )
+    group.add_argument("--confidence", type=probability, default=0.95, metavar="C", help="default 0.95")
+    group.add_argument(
+        "--redundancy",
+        type=positive,
+        metavar="R",
+        help="prompts per group in the corpus that the plan is for (default: as in the pilot)",
+    )
+    group = parser.add_argument_group("plan")
+    group.add_argument("--c-prompt", type=non_negative, metavar="C", help="C_p, cost of one prompt")
+    group.add_argument("--c-response", type=non_negative, metavar="C", help="C_r, cost of one response")
+    goal = group.add_mutually_exclusive_group()
+    goal.add_argument(
+        "--budget", type=positive, metavar="B", help="the most to spend, in the unit of the costs"
+    )
+    goal.add_argument(
+        "--target-variance", type=non_negative, metavar="V", help="reach this variance at least cost"
+    )
+    group.add_argument(
+        "--max-responses", type=count, metavar="K", help="largest number of responses per prompt"
+    )
+    group.add_argument("--max-prompts", type=count, metavar="N", help="largest number of prompts")
+    group.add_argument(
+        "--plan-at",
+        choices=("low", "estimate", "high"),
+        default="estimate",
+        help="plan with the ratio V_{y|x}/V_x at its estimate, or at a confidence limit: low plans for the largest V_x "
+        "that the data allow, and so for the fewest responses per prompt",
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--plot", metavar="OUT.png", help="draw the plan's objective against K, with K*'s interval"
+    )
+    group.add_argument(
+        "--json", action="store_true", help="one JSON object on standard output and nothing else"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, estimate, plan, print."""
+    cost = _cost(args)
+    from mrtsim.components import estimate_components
+    from mrtsim.io import read_pilot
+
+    rows = read_pilot(
+        args.file,
+        prompt_column=args.prompt_column,
+        loss_column=args.loss_column,
+        group_column=args.group_column,
+    )
+    try:
+        pilot = estimate_components(
+            rows.losses,
+            rows.prompts,
+            groups=rows.groups,
+            method=args.method,
+            confidence=args.confidence,
+            redundancy=args.redundancy,
+        )
+    except InputError as error:
+        raise InputError(f"{args.file}: {error}") from None
+    planned = _plan(args, pilot, cost) if cost is not None and _goal(args) else None
+    if args.json:
+        print(strict_json(_record(pilot, cost, planned)))
+    else:
+        print(_text(args, pilot, cost, planned))
+    return 0
+
+
+def _goal(args: argparse.Namespace) -> bool:
+    return args.budget is not None or args.target_variance is not None
+
+
+def _cost(args: argparse.Namespace) -> Cost | None:
+    """The costs, where both are given; what makes no sense without them is refused."""
+    if (args.c_prompt is None) != (args.c_response is None):
+        raise InputError("K* depends on both costs: give --c-prompt and --c-response, or neither")
+    if args.c_prompt is None and _goal(args):
+        raise InputError("a plan needs --c-prompt and --c-response as well")
+    if not _goal(args):
+        for name in ("max_responses", "max_prompts", "plot"):
+            if getattr(args, name) is not None:
+                raise InputError(
+                    f"--{name.replace('_', '-')} belongs to a plan: give --budget or --target-variance"
+                )
+        if args.plan_at != "estimate":
+            raise InputError("--plan-at belongs to a plan: give --budget or --target-variance")
+    if args.redundancy is not None and args.group_column is None:
+        raise InputError("--redundancy needs --group-column: without groups every prompt stands for itself")
+    if args.c_prompt is None:
+        return None
+    from mrtsim.allocation import Cost
+
+    return Cost(args.c_prompt, args.c_response)
+
+
+def _plan(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost) -> tuple[Plan, Any, dict[str, Any]]:
+    """The plan, the components it rests on, and the keywords of `allocate` that it obeys."""
+    from mrtsim.allocation import allocate
+
+    constraints = {
+        name: getattr(args, name) for name in ("budget", "target_variance", "max_responses", "max_prompts")
+    }
+    components = pilot.planning_at(args.plan_at)
+    if components.prompt <= 0 and args.max_responses is None:
+        raise InputError(_refusal(args, pilot, cost, constraints))
+    plan = allocate(components, cost, **constraints)
+    if args.plot:
+        from mrtsim.plotting import plot_allocation, save
+
+        k_star = pilot.k_star(cost)
+        figure = plot_allocation(
+            components,
+            cost,
+            k_star_interval=(k_star.low, k_star.high),
+            confidence=pilot.confidence,
+            **constraints,
+        )
+        save(figure, args.plot)
+    return plan, components, constraints
+
+
+def _refusal(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost, constraints: dict[str, Any]) -> str:
+    """Why there is no plan, and which one could be had."""
+    from mrtsim.allocation import allocate
+
+    if args.plan_at == "high":
+        reason = "the interval of K* has no upper limit, so there is no plan at it"
+    else:
+        value = number(pilot.planning.prompt)
+        reason = f"V_x is estimated at {value}, and a plan on that would put the whole budget on one prompt"
+    advice = "give --max-responses, or run a larger pilot"
+    low = pilot.planning_at("low")
+    if low.prompt > 0:
+        offer = allocate(low, cost, **constraints)
+        advice += (
+            f", or plan at the {100 * pilot.confidence:g} % confidence limit with --plan-at low: "
+            f"{number(offer.n_prompts)} prompts x {number(offer.responses_per_prompt)} responses"
+        )
+    return f"{args.file}: {reason}; {advice}"
+
+
+def _record(
+    pilot: PilotEstimate, cost: Cost | None, planned: tuple[Plan, Any, dict[str, Any]] | None
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from mrtsim.cli.allocate import plan_record
+
+    components = {"prompt": asdict(pilot.prompt), "response": asdict(pilot.response)}
+    if pilot.group is not None:
+        components["group"] = asdict(pilot.group)
+    record = {
+        "components": components,
+        "ratio": asdict(pilot.ratio),
+        "icc": pilot.icc.estimate,
+        "mean_loss": pilot.mean,
+        "standard_error": pilot.standard_error,
+        "n_prompts": pilot.n_prompts,
+        "n_responses": pilot.n_responses,
+        "method": pilot.method,
+        "confidence": pilot.confidence,
+        "warnings": list(pilot.warnings),
+    }
+    if pilot.n_groups is not None:
+        record |= {"n_groups": pilot.n_groups, "redundancy": pilot.redundancy}
+    if cost is not None:
+        record["k_star"] = asdict(pilot.k_star(cost))
+        if planned is not None:
+            record["plan"] = plan_record(planned[0])
+            record["largest_regret"] = pilot.largest_regret(planned[0].responses_per_prompt, cost)
+    return record
+
+
+def _text(
+    args: argparse.Namespace,
+    pilot: PilotEstimate,
+    cost: Cost | None,
+    planned: tuple[Plan, Any, dict[str, Any]] | None,
+) -> str:
+    from mrtsim.cli.allocate import plan_text
+
+    level = f"{100 * pilot.confidence:g} %"
+    per_prompt = number(pilot.n_responses / pilot.n_prompts)
+    groups = "" if pilot.n_groups is None else f" in {pilot.n_groups} groups"
+    lines = [
+        f"{args.file}: {pilot.n_responses} responses to {pilot.n_prompts} prompts{groups}, {per_prompt} a prompt",
+        f"mean loss {number(pilot.mean)}, standard error {number(pilot.standard_error)}",
+        "",
+    ]
+    grouped = pilot.group is not None
+    rows = [] if pilot.group is None else [_row("V_g", pilot.group, "between groups of redundant prompts")]
+    rows.append(
+        _row(
+            "V_x|g" if grouped else "V_x", pilot.prompt, f"between prompts{' of a group' if grouped else ''}"
+        )
+    )
+    rows.append(_row("V_y|x", pilot.response, "between responses to a prompt"))
+    r = number(pilot.redundancy)
+    ratio = f"V_y|x / ({r} V_g + V_x|g)" if grouped else "V_y|x / V_x"
+    rows.append(_row("ratio", pilot.ratio, ratio + (f", {r} prompts a group" if grouped else "")))
+    rows.append(_row("icc", pilot.icc, "share of the variance that responses to a prompt have in common"))
+    if cost is not None:
+        costs = f"where a prompt costs {number(cost.prompt)} and a response {number(cost.response)}"
+        rows.append(_row("K*", pilot.k_star(cost), f"best responses per prompt, {costs}"))
+    names = {"anova": "ANOVA", "ml": "ML", "reml": "REML"}
+    lines.append(table(rows, (f"{names[pilot.method]}", "estimate", f"{level} low", "high", "")))
+    if planned is not None and cost is not None:
+        plan, components, constraints = planned
+        at = {
+            "estimate": "",
+            "low": f" at the lower {level} limit of K*",
+            "high": f" at the upper {level} limit of K*",
+        }
+        lines += ["", f"plan{at[args.plan_at]}", plan_text(plan, components, cost, **constraints), ""]
+        regret = 100 * pilot.largest_regret(plan.responses_per_prompt, cost)
+        lines.append(
+            f"  Should the ratio lie anywhere in its interval, K = {plan.responses_per_prompt} gives at most "
+            f"{number(regret, 2)} % more variance than the best K at equal cost."
+        )
+    lines += ["", *(f"warning: {warning}" for warning in pilot.warnings)] if pilot.warnings else []
+    return "\n".join(lines)
+
+
+def _row(name: str, interval: Interval, meaning: str) -> tuple[Any, ...]:
+    return name, interval.estimate, interval.low, interval.high, meaning
