@@ -722,7 +722,9 @@ class ParquetFormat(PoolFormat):
         try:
             register_io_source(io_source=source, schema=first.schema).sink_parquet(path)
         except Exception as error:
-            raise (failure[0] if failure else error) from None
+            if failure:
+                raise failure[0] from None
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def _as_list(series: Any) -> Any:

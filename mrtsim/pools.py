@@ -349,14 +349,17 @@ def _checked_paths(source: Path, destination: Path) -> tuple[Path, Path]:
         raise InputError(
             f"{destination}: kept rows stay in the input's format, so it must end in {source.suffix}"
         )
-    if not source.is_file():
-        raise InputError(f"{source} is not a file" if source.exists() else f"{source} does not exist")
-    if not destination.parent.is_dir():
-        raise InputError(f"{destination.parent} is not a folder; make it first")
-    if destination.is_dir():
-        raise InputError(f"{destination} is a folder; name a file")
-    if destination.exists() and destination.samefile(source):
-        raise InputError(f"{destination} is the input; name another file")
+    try:
+        if not source.is_file():
+            raise InputError(f"{source} is not a file" if source.exists() else f"{source} does not exist")
+        if not destination.parent.is_dir():
+            raise InputError(f"{destination.parent} is not a folder; make it first")
+        if destination.is_dir():
+            raise InputError(f"{destination} is a folder; name a file")
+        if destination.exists() and destination.samefile(source):
+            raise InputError(f"{destination} is the input; name another file")
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise InputError(f"{error.filename}: {error.strerror}") from None
     return source, destination
 
 
