@@ -58,13 +58,20 @@ def plot_allocation(
 
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
-    run = f"K = {low}" if low == high else f"K = {low} to {high}"
+    run = f"K = {_whole(low)}" if low == high else f"K = {_whole(low)} to {_whole(high)}"
     axes.axvspan(low / 1.06, high * 1.06, color=GREEN, alpha=0.2, linewidth=0, label=f"within 5 %: {run}")
     axes.plot(k, value, "o-", color=BLUE, markersize=3.5, linewidth=1, label="whole-number plans")
     if k[0] == 1 and best > 1:
         axes.axhline(value[0], color=BLUE, linestyle=":", linewidth=1, label="one response (K = 1)")
     at = value[np.searchsorted(k, min(best, last))]
-    axes.plot(best, at, "*", color=RED, markersize=13, label=f"best: {plan.n_prompts:,} prompts × {best:,}")
+    axes.plot(
+        best,
+        at,
+        "*",
+        color=RED,
+        markersize=13,
+        label=f"best: {_whole(plan.n_prompts)} prompts × {_whole(best)}",
+    )
     axes.set_xscale("log")
     if np.max(value) > 20 * np.min(value) > 0:
         axes.set_yscale("log")
@@ -91,6 +98,10 @@ def plot_allocation(
     figure.legend(loc="outside right center", fontsize="small", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _whole(count: int) -> str:
+    return f"{count:,}" if count < 10**7 else f"{float(count):.3g}"
 
 
 def _interval(axes: Any, interval: tuple[float, float], left: float, right: float, label: str) -> None:

@@ -55,24 +55,28 @@ class Problem:
             k = int(self.k_max) if self.b else self.k_min
             return int(self.n_max) if self.p == self.r == 0 else self.prompts(k), k, 0.0
         best = start = self.at_k(self.start())
+        top, bottom = self.value(*best)
         unproven = []
         for step in (self.up, self.down):
             corner = step(start)
             for _ in range(MOST_CORNERS):
                 if corner is None:
                     break
-                bound, value = self.bound(*corner), self.key(*best)[0]
-                if bound > value or (self.a == 0 and bound == value):
+                over, under = self.bound(*corner)
+                lead = over * bottom - top * under
+                if lead > 0 or (lead == 0 and self.a == 0):
                     break
-                best = min(best, corner, key=lambda plan: self.key(*plan))
+                over, under = self.value(*corner)
+                lead = over * bottom - top * under
+                if lead < 0 or (lead == 0 and self.tie(*corner) < self.tie(*best)):
+                    best, top, bottom = corner, over, under
                 corner = step(corner)
             else:
                 if corner is not None:
-                    unproven.append(self.bound(*corner))
-        if not unproven:
-            return *best, 0.0
-        value, zero = self.key(*best)[0], self.zero()
-        return *best, max(0.0, float((value - min(unproven)) / (value - zero)) if value > zero else 0.0)
+                    unproven.append(Fraction(*self.bound(*corner)))
+        value, zero = Fraction(top, bottom), self.zero()
+        gap = (value - min(unproven)) / (value - zero) if unproven and value > zero else 0
+        return *best, max(0.0, float(gap))
 
     def at_k(self, k: int) -> tuple[int, int]:
         n = self.prompts(k)
@@ -87,13 +91,18 @@ class Problem:
     def run(self, n: int, k: int, slack: Fraction) -> tuple[int, int]:
         """The run of whole K around a plan with an objective of at most (1 + slack) of its own.
 
-        N - 1 < N_real, so a convex quadratic in K tells where every K qualifies; only the steps beyond are walked.
+        Rounding moves N by less than 1, so a convex quadratic in K tells where every K qualifies. Only what lies
+        before and beyond is walked, a stair at a time.
         """
-        value, zero = self.key(n, k)[0], self.zero()
+        value, zero = Fraction(*self.value(n, k)), self.zero()
         most = zero + (value - zero) * (1 + slack)
-        high = self.walk_up(_reach(lambda j: self.surely(j, most), k, 1, self.k_max), most)
-        low = self.walk_down(_reach(lambda j: self.surely(j, most), k, -1, self.k_min), most)
-        return low, high
+        ends = []
+        for direction, step, last in ((-1, self.step_down, self.k_min), (1, self.step_up, self.k_max)):
+            end, before = k, None
+            while end != before:
+                before, end = end, step(_reach(lambda j: self.surely(j, most), end, direction, last), most)
+            ends.append(end)
+        return ends[0], ends[1]
 
     # What the two problems do not share.
 
@@ -101,11 +110,15 @@ class Problem:
         raise NotImplementedError
 
     def zero(self) -> Fraction | int:
-        """The value of `key` where the objective is 0."""
+        """`value` where the objective is 0."""
         raise NotImplementedError
 
-    def key(self, n: int, k: int) -> tuple[Fraction, Fraction | int, int]:
-        """The objective up to unit and offset, then what decides among equals."""
+    def value(self, n: int, k: int) -> tuple[int, int]:
+        """The objective up to unit and offset, as a numerator and a denominator."""
+        raise NotImplementedError
+
+    def tie(self, n: int, k: int) -> tuple[Fraction | int, int]:
+        """What decides among equals: the least."""
         raise NotImplementedError
 
     def least_limit(self) -> tuple[Fraction, bool]:
@@ -128,7 +141,8 @@ class Problem:
         """A feasible K at the least bound."""
         raise NotImplementedError
 
-    def bound(self, n: int, k: int) -> Fraction | int:
+    def bound(self, n: int, k: int) -> tuple[int, int]:
+        """A lower bound on `value` here and farther from the start, again as two numbers."""
         raise NotImplementedError
 
     def up(self, plan: tuple[int, int]) -> tuple[int, int] | None:
@@ -143,10 +157,12 @@ class Problem:
         """Whether K qualifies for the run, wherever rounding N puts it; true on an interval of K."""
         raise NotImplementedError
 
-    def walk_up(self, k: int, most: Fraction) -> int:
+    def step_up(self, k: int, most: Fraction) -> int:
+        """The largest K that qualifies without a gap and needs the same N as K + 1; K itself where K + 1 does not."""
         raise NotImplementedError
 
-    def walk_down(self, k: int, most: Fraction) -> int:
+    def step_down(self, k: int, most: Fraction) -> int:
+        """The smallest K that qualifies without a gap and needs the same N as K - 1; K itself where K - 1 does not."""
         raise NotImplementedError
 
 
@@ -159,8 +175,11 @@ class BudgetProblem(Problem):
     def zero(self) -> Fraction:
         return self.offset * self.variance_unit
 
-    def key(self, n: int, k: int) -> tuple[Fraction, int, int]:
-        return Fraction(self.a * k + self.b, n * k), n * (self.p + k * self.r), k
+    def value(self, n: int, k: int) -> tuple[int, int]:
+        return self.a * k + self.b, n * k
+
+    def tie(self, n: int, k: int) -> tuple[int, int]:
+        return n * (self.p + k * self.r), k
 
     def least_limit(self) -> tuple[Fraction, bool]:
         return Fraction(self.n_min * (self.p + self.k_min * self.r)), True
@@ -182,12 +201,13 @@ class BudgetProblem(Problem):
         full = (self.limit - self.n_max * self.p) // (self.n_max * self.r) if self.n_max < math.inf else 0
         return int(min(max(self.kink(), full, self.k_min), self.farthest_k(self.n_min)))
 
-    def bound(self, n: int, k: int) -> Fraction:
+    def bound(self, n: int, k: int) -> tuple[int, int]:
         if self.a == 0:  # N K <= (budget - N p) / r, rounded down
-            return Fraction(self.b, (self.limit - n * self.p) // self.r)
-        one = Fraction(self.a * k + self.b, k)
-        bound = one * (self.p + k * self.r) / self.limit
-        return bound if self.n_max == math.inf else max(bound, one / int(self.n_max))
+            return self.b, (self.limit - n * self.p) // self.r
+        one, price = self.a * k + self.b, self.p + k * self.r
+        if self.n_max < math.inf and self.n_max * price < self.limit:
+            return one, k * int(self.n_max)
+        return one * price, k * self.limit
 
     def up(self, plan: tuple[int, int]) -> tuple[int, int] | None:
         return self.at_k(plan[1] + 1) if self.prompts(plan[1] + 1) else None
@@ -204,24 +224,18 @@ class BudgetProblem(Problem):
             and (self.n_max == math.inf or one <= most * k * int(self.n_max))
         )
 
-    def walk_up(self, k: int, most: Fraction) -> int:
-        while (n := self.prompts(k + 1)) and self.key(n, k + 1)[0] <= most:
-            k = self.farthest_k(n)
-        return k
+    def step_up(self, k: int, most: Fraction) -> int:
+        n = self.prompts(k + 1)
+        return self.farthest_k(n) if n and Fraction(*self.value(n, k + 1)) <= most else k
 
-    def walk_down(self, k: int, most: Fraction) -> int:
-        while n := self.prompts(k - 1):
-            spare = most * n - self.a
-            if spare < 0 or (spare == 0 and self.b):
-                break
-            lowest = math.ceil(self.b / spare) if self.b else 1
-            if lowest >= k:
-                break
-            first = max(self.k_min, self.farthest_k(n + 1) + 1)  # of those that N prompts serve best
-            k = max(lowest, first)
-            if lowest > first:
-                break
-        return k
+    def step_down(self, k: int, most: Fraction) -> int:
+        n = self.prompts(k - 1)
+        spare = most * n - self.a
+        if not n or spare < 0 or (spare == 0 and self.b):
+            return k
+        lowest = math.ceil(self.b / spare) if self.b else 1
+        first = max(self.k_min, self.farthest_k(n + 1) + 1)  # of the K that N prompts are best for
+        return min(k, max(lowest, first))
 
 
 class TargetProblem(Problem):
@@ -233,8 +247,11 @@ class TargetProblem(Problem):
     def zero(self) -> int:
         return 0
 
-    def key(self, n: int, k: int) -> tuple[Fraction, Fraction, int]:
-        return Fraction(n * (self.p + k * self.r)), Fraction(self.a * k + self.b, n * k), k
+    def value(self, n: int, k: int) -> tuple[int, int]:
+        return n * (self.p + k * self.r), 1
+
+    def tie(self, n: int, k: int) -> tuple[Fraction, int]:
+        return Fraction(self.a * k + self.b, n * k), k
 
     def least_limit(self) -> tuple[Fraction, bool]:
         if self.n_max == math.inf or self.a == self.b == 0:
@@ -264,12 +281,13 @@ class TargetProblem(Problem):
         least = self.farthest_k(int(self.n_max)) if self.n_max < math.inf else self.k_min
         return int(max(least, min(self.kink(), self.farthest_k(self.n_min) or self.k_max, self.k_max)))
 
-    def bound(self, n: int, k: int) -> Fraction | int:
+    def bound(self, n: int, k: int) -> tuple[int, int]:
         if self.a == 0:  # N K >= b / target, rounded up
-            return n * self.p - (-self.b // self.limit) * self.r
-        return max(Fraction(self.a * k + self.b, self.limit * k), Fraction(self.n_min)) * (
-            self.p + k * self.r
-        )
+            return n * self.p - (-self.b // self.limit) * self.r, 1
+        one, price = self.a * k + self.b, self.p + k * self.r
+        if one < self.n_min * self.limit * k:
+            return self.n_min * price, 1
+        return one * price, k * self.limit
 
     def up(self, plan: tuple[int, int]) -> tuple[int, int] | None:
         k = self.farthest_k(plan[0] - 1)
@@ -289,23 +307,19 @@ class TargetProblem(Problem):
             and (self.n_max == math.inf or needed <= self.n_max * self.limit * k)
         )
 
-    def walk_up(self, k: int, most: Fraction) -> int:
-        while n := self.prompts(k + 1):
-            highest = (most - n * self.p) // (n * self.r) if self.r else self.k_max
-            if highest <= k:
-                break
-            last = min(
-                self.k_max, (self.farthest_k(n - 1) or math.inf) - 1
-            )  # of those for which N prompts will do
-            k = int(min(highest, last))
-            if highest < last:
-                break
-        return k
+    def step_up(self, k: int, most: Fraction) -> int:
+        n = self.prompts(k + 1)
+        if not n:
+            return k
+        highest = (most - n * self.p) // (n * self.r) if self.r else self.k_max
+        last = min(
+            self.k_max, (self.farthest_k(n - 1) or math.inf) - 1
+        )  # of the K for which N prompts will do
+        return max(k, int(min(highest, last)))
 
-    def walk_down(self, k: int, most: Fraction) -> int:
-        while (n := self.prompts(k - 1)) and self.key(n, k - 1)[0] <= most:
-            k = self.farthest_k(n)
-        return k
+    def step_down(self, k: int, most: Fraction) -> int:
+        n = self.prompts(k - 1)
+        return self.farthest_k(n) if n and n * (self.p + (k - 1) * self.r) <= most else k
 
 
 def _reach(holds: Callable[[int], bool], k: int, direction: int, end: int | float) -> int:
@@ -315,7 +329,7 @@ def _reach(holds: Callable[[int], bool], k: int, direction: int, end: int | floa
     step, out = 1, None
     while k != end and step:
         beyond = k + direction * step
-        if (beyond - end) * direction > 0:
+        if beyond > end if direction > 0 else beyond < end:
             beyond = int(end)
         if out is not None and (beyond - out) * direction >= 0:
             step //= 2

@@ -248,6 +248,19 @@ def test_search_does_not_grow_with_the_budget(budget, v_prompt, monkeypatch):
         )
 
 
+def test_ranges_are_found_without_walking_them(monkeypatch):
+    steps = []
+    for kind in (staircase.BudgetProblem, staircase.TargetProblem):
+        for name in ("step_up", "step_down"):
+            plain = getattr(kind, name)
+            monkeypatch.setattr(kind, name, lambda *args, plain=plain: steps.append(1) or plain(*args))
+    wide = VarianceComponents(774.0, 1e12)
+    for goal in ({"target_variance": 0.0098, "population": 10**6}, {"budget": 1e12, "max_prompts": 10**6}):
+        low, high = allocate(wide, Cost(0.7, 0.0024), **goal).k_range_10pct
+        assert high - low > 10_000
+    assert len(steps) < 300
+
+
 def test_gap_bounds_what_a_stopped_search_leaves(monkeypatch):
     components, cost = VarianceComponents(1e-4, 1.0), Cost(1.0, 1.0)
     goals = [{"budget": b} for b in (20123.0, 31337.0, 9973.0)] + [
