@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import difflib
 import importlib
+import json
 import pkgutil
 import sys
 import time
@@ -49,21 +50,27 @@ def _named(names: list[str]) -> dict[str, ModuleType]:
 
 
 def _list() -> None:
-    rows = []
+    rows: list[tuple[str, ...]] = [("experiment", "claims", *PRESETS, "minutes", "")]
     for name, module in find().items():
-        counts = [
-            str(getattr(module.PRESETS[p], "replicates", "-")) if p in module.PRESETS else "" for p in PRESETS
-        ]
-        about = (module.__doc__ or "").strip().splitlines()[0] if module.__doc__ else ""
-        rows.append((name, ",".join(map(str, getattr(module, "CLAIMS", ()))) or "-", *counts, about))
-    head = ("experiment", "claims", *PRESETS, "(replicates)")
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(5)]
-    for row in [head, *rows]:
+        counts = [str(getattr(module.PRESETS[preset], "replicates", "-")) for preset in PRESETS]
+        about = (module.__doc__ or "").strip().split("\n")[0]
+        claims = ",".join(map(str, getattr(module, "CLAIMS", ()))) or "-"
+        rows.append((name, claims, *counts, _minutes(name), about))
+    widths = [max(len(row[i]) for row in rows) for i in range(6)]
+    for row in rows:
         cells = [
             cell.ljust(w) if i < 2 else cell.rjust(w)
             for i, (cell, w) in enumerate(zip(row, widths, strict=False))
         ]
-        print("  ".join([*cells, row[5]]).rstrip())
+        print("  ".join([*cells, row[6]]).rstrip())
+    print(
+        "\nUnder a preset's name: its replicates. Minutes: what the committed run of the precise preset took."
+    )
+
+
+def _minutes(name: str) -> str:
+    path = Path(__file__).parents[1] / "results" / "precise" / name / "run.json"
+    return f"{json.loads(path.read_text())['wall_seconds'] / 60:.1f}" if path.exists() else "-"
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -100,6 +107,9 @@ def _run(args: argparse.Namespace) -> None:
             preset=args.preset,
             resume=args.resume,
             warn=_warn,
+            progress=True,
+            memory=None if args.memory is None else args.memory * 2**30,
+            threads=args.threads,
         )
         if jax.process_index() == 0:
             print(f"{name}: {status}, {time.perf_counter() - begin:.1f} s, {folder}", file=sys.stderr)
@@ -129,6 +139,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _gibibytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number of GiB, got {text!r}")
+    return value
+
+
 def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^32 - 1, got {text!r}")
@@ -149,6 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--resume", action="store_true", help="go on with an unfinished run, skip a finished one"
     )
+    run.add_argument("--memory", type=_gibibytes, metavar="GIB", help="bound on the blocks in flight")
+    run.add_argument("--threads", type=_positive, metavar="T", help="blocks in flight (default: one a core)")
     run.add_argument("--no-cache", action="store_true", help="compile afresh (also: MRTSIM_CACHE=off)")
     run.add_argument("--distributed", action="store_true", help="share the work with other processes")
     run.add_argument(

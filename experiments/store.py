@@ -234,11 +234,13 @@ def complete(
     preset: str,
     resume: bool,
     warn: Callable[[str], None],
+    **engine: Any,
 ) -> str:
     """Run one experiment into `folder` and return what was done, in words.
 
     `resume` goes on with an unfinished run; a command of several experiments calls `close` on all of them at its end,
-    until when a finished one is skipped. Without one, everything is computed again.
+    until when a finished one is skipped. Without one, everything is computed again. `engine`: `memory` and `threads`
+    of `montecarlo.replicate`, and whether to show `progress`.
 
     **Raises:** `InputError` where `resume` finds an unfinished run of another config or seed.
     """
@@ -249,7 +251,7 @@ def complete(
         _refuse_other(folder / "partial", before, identity)
         return "finished before"
     here = environment()
-    sweep = OnDisk(folder / "partial", identity, here, resume=resume, progress=True)
+    sweep = OnDisk(folder / "partial", identity, here, resume=resume, **engine)
     for change in sweep.changes:
         warn(f"{name} goes on from blocks made elsewhere, low bits may differ: {change}")
     begin, compiling = time.perf_counter(), CompileClock()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
 import pkgutil
@@ -14,10 +14,13 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 import figures
+from experiments import store
 from experiments.__main__ import PRESETS, find, main
+from mrtsim import montecarlo
 
 ROOT = Path(__file__).parents[1]
 EXTRA = Path(__file__).parent / "extra_experiments"
@@ -103,6 +106,34 @@ class TestSameBytes:
         assert run["wall_seconds"] > 0
         assert not (tmp_path / "quick" / "toy" / "partial").exists()
 
+    @pytest.mark.parametrize("blocks", [1.5, 2.5, 100])
+    def test_memory_bounds(self, reference, tmp_path, blocks):
+        spec = importlib.util.spec_from_file_location("toy", EXTRA / "toy.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["toy"] = module
+        spec.loader.exec_module(module)
+        config = module.Config()
+        plan = montecarlo.prepare(
+            module._replicate, jax.random.key(0), config.replicates, 1.0, config.steps, block=4
+        )
+        store.complete(
+            "toy",
+            module.run,
+            config,
+            0,
+            tmp_path / "paper" / "toy",
+            preset="paper",
+            resume=False,
+            warn=pytest.fail,
+            memory=blocks * montecarlo.block_bytes(plan),
+            threads=4,
+        )
+        assert result(tmp_path) == reference
+
+    def test_too_little_memory_says_so(self, toy, tmp_path):
+        message = finish(toy(tmp_path, "--preset", "quick", "--memory", "1e-9"), code=2)
+        assert "one block of 4 replicates needs" in message
+
     def test_eight_devices(self, toy, reference, tmp_path):
         finish(toy(tmp_path, JAX_NUM_CPU_DEVICES="8"))
         assert result(tmp_path) == reference
@@ -124,6 +155,19 @@ class TestSameBytes:
             finish(process)
         assert result(tmp_path) == reference
         assert not (tmp_path / "paper" / "toy" / "partial").exists()
+
+    @pytest.mark.stress
+    def test_two_processes_under_slurm(self, toy, reference, tmp_path):
+        # JAX takes the port from the job's number.
+        with socket.socket() as s:
+            port = next(p for p in range(61440, 65536) if s.connect_ex(("localhost", p)) != 0)
+        job = {"SLURM_JOB_ID": str(port - 61440), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+        processes = [
+            toy(tmp_path, "--distributed", SLURM_PROCID=str(i), SLURM_LOCALID=str(i), **job) for i in range(2)
+        ]
+        for process in processes:
+            finish(process)
+        assert result(tmp_path) == reference
 
     def test_another_seed_gives_another_result(self, toy, reference, tmp_path):
         finish(toy(tmp_path, "--seed", "1"))
@@ -204,8 +248,8 @@ class TestCommandLine:
     def test_list_has_a_line_for_every_experiment(self, capsys):
         assert main(["list"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert lines[0].split() == ["experiment", "claims", *PRESETS, "(replicates)"]
-        assert [line.split()[0] for line in lines[1:]] == sorted(find())
+        assert lines[0].split() == ["experiment", "claims", *PRESETS, "minutes"]
+        assert [line.split()[0] for line in lines[1:-2]] == sorted(find())
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -227,6 +271,7 @@ class TestCommandLine:
         [
             (["run", "variance", "--replicates", "0"], "must be a whole number of at least 1, got '0'"),
             (["run", "variance", "--seed", "-1"], "--seed"),
+            (["run", "variance", "--memory", "0"], "must be a positive number of GiB, got '0'"),
             (["run", "variance", "--preset", "huge"], "invalid choice: 'huge'"),
             (["run", "variance", "--coordinator", "localhost:1"], "need --distributed"),
             (["run", "variance", "--distributed", "--process-id", "0"], "together, or none"),
