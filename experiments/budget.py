@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from experiments import intervals
 from experiments.mdn_training import (
@@ -21,15 +21,10 @@ from experiments.mdn_training import (
     RECIPES,
     TOY,
     Shape,
-    draw,
-    keep,
     program,
-    score,
-    shifted,
     sobol_prompts,
-    train,
+    train_once,
     true_nll,
-    used,
 )
 from experiments.predictions import Estimate, Outcome, Prediction, greater, less, published
 from mrtsim.allocation import Cost, optimal_responses
@@ -86,17 +81,6 @@ PRESETS = {
         responses=(1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32), replicates=2_000, networks=64, padded=False
     ),
 }
-
-
-def train_once(
-    key: PRNGKeyArray, n_prompts: Array, k: Array, points: Float[Array, "points d"], shape: Shape
-) -> dict[str, Any]:
-    """One run of one setting: scores of both recipes."""
-    keys = jax.random.split(key, 6)
-    pools, validation, test = draw(keys[:3], shape)
-    sample = keep(keys[3], shape, pools)
-    trained = train(keys[4], sample, used(shape, n_prompts, k), shape.recipe, validation)
-    return score(trained, test, shifted(points, keys[5]))
 
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:

@@ -29,9 +29,11 @@ def bootstrap(
     values: np.ndarray, statistic: Callable[[np.ndarray], Any], resamples: int = RESAMPLES
 ) -> dict[str, Any]:
     """A statistic of (replicates, ...) with its percentile interval; it may return numbers or arrays."""
-    draws = resampled(values, statistic, resamples)
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return {"value": statistic(np.asarray(values, float)), "low": low, "high": high}
+    # With few replicates a resample can repeat one of them throughout: ratios of its spreads are undefined.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = resampled(values, statistic, resamples)
+        low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+        return {"value": statistic(np.asarray(values, float)), "low": low, "high": high}
 
 
 def resampled(

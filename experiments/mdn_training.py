@@ -149,6 +149,17 @@ def score(trained: Fit, test: Sample | None, prompts: Float[Array, "n d"]) -> di
     return scores
 
 
+def train_once(
+    key: PRNGKeyArray, n_prompts: Array, k: Array, points: Float[Array, "points d"], shape: Shape
+) -> dict[str, Any]:
+    """One run of n_prompts x k on fresh prompts: scores of both recipes, at the points after a shift of their own."""
+    keys = jax.random.split(key, 6)
+    pools, validation, test = draw(keys[:3], shape)
+    sample = keep(keys[3], shape, pools)
+    trained = train(keys[4], sample, used(shape, n_prompts, k), shape.recipe, validation)
+    return score(trained, test, shifted(points, keys[5]))
+
+
 def program(padded: bool, n_prompts: int, k: int, largest: tuple[int, int]) -> tuple[int, int]:
     """Rows and width of the program that trains one setting."""
     return largest if padded else (n_prompts, k)

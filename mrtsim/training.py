@@ -56,7 +56,7 @@ class Fit(NamedTuple):
     `last` is the model after the last step (as published), `best` the one with the least validation loss, found
     after `best_step` steps; without validation `best` is `last`. `losses` are the training losses before each step.
     `diverged` is the first step whose loss or gradient was not finite, or `steps` where there was none: from then on
-    the run stands still at its last finite parameters.
+    the run stands still at its last finite parameters. `records` is what `record` returned, (checks, ...).
     """
 
     last: Any
@@ -65,6 +65,7 @@ class Fit(NamedTuple):
     losses: Float[Array, " steps"]
     validation_losses: Float[Array, " checks"]
     diverged: Int[Array, ""]
+    records: PyTree
 
 
 def fit(
@@ -73,12 +74,14 @@ def fit(
     recipe: Recipe,
     batches: PyTree = None,
     validate: Callable[[Model], Float[Array, ""]] | None = None,
+    record: Callable[[Model], PyTree] | None = None,
 ) -> Fit:
     """Train one model: `recipe.steps` steps on `objective(model, batch)`.
 
     `batches` is a pytree whose arrays have a leading axis of `recipe.steps`, one slice a step: minibatch indices,
     dropout keys. Full-batch objectives close over their data and ignore the batch, which is then None. `validate`
-    maps a model to its validation loss.
+    maps a model to its validation loss; `record` to anything worth keeping of it. Both see the model after every
+    `recipe.validate_every` steps.
     """
     params, static = eqx.partition(model, eqx.is_inexact_array)
     optimiser = recipe.optimiser()
@@ -101,14 +104,16 @@ def fit(
     def stretch(carry: tuple, batches: PyTree) -> tuple[tuple, tuple]:
         trained, best, best_loss, best_step = carry
         trained, losses = jax.lax.scan(step, trained, batches, length=recipe.validate_every)
-        if validate is None:
-            return (trained, best, best_loss, best_step), (losses, best_loss)
         params, _, taken = trained
-        loss = validate(eqx.combine(params, static))
-        better = (loss < best_loss) & (taken >= 0)
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, best)
-        best_loss, best_step = jnp.where(better, loss, best_loss), jnp.where(better, taken, best_step)
-        return (trained, best, best_loss, best_step), (losses, loss)
+        model = eqx.combine(params, static)
+        loss = best_loss
+        if validate is not None:
+            loss = validate(model)
+            better = (loss < best_loss) & (taken >= 0)
+            best = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, best)
+            best_loss, best_step = jnp.where(better, loss, best_loss), jnp.where(better, taken, best_step)
+        records = None if record is None else record(model)
+        return (trained, best, best_loss, best_step), (losses, loss, records)
 
     checks = recipe.steps // recipe.validate_every
     batches = jax.tree.map(lambda a: a.reshape(checks, recipe.validate_every, *a.shape[1:]), batches)
@@ -120,11 +125,13 @@ def fit(
         jnp.array(jnp.inf, dtype),
         jnp.int32(0),
     )
-    ((params, _, taken), best, _, best_step), (losses, validation) = jax.lax.scan(
+    ((params, _, taken), best, _, best_step), (losses, validation, records) = jax.lax.scan(
         stretch, start, batches, length=checks
     )
     diverged = jnp.where(taken < 0, -1 - taken, recipe.steps)
     last = eqx.combine(params, static)
     if validate is None:
-        return Fit(last, last, diverged, losses.reshape(-1), validation, diverged)
-    return Fit(last, eqx.combine(best, static), best_step, losses.reshape(-1), validation, diverged)
+        best, best_step = last, diverged
+    else:
+        best = eqx.combine(best, static)
+    return Fit(last, best, best_step, losses.reshape(-1), validation, diverged, records)

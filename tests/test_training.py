@@ -132,8 +132,10 @@ def test_the_best_step_has_the_least_validation_loss_of_the_trajectory():
         lambda m, _: m["w"],
         Recipe(steps=20, validate_every=2, learning_rate=0.05),
         validate=lambda m: jnp.square(m["w"] - 0.7),
+        record=lambda m: m,
     )
     assert trained.validation_losses.shape == (10,)
+    np.testing.assert_allclose(jnp.square(trained.records["w"] - 0.7), trained.validation_losses, atol=1e-6)
     assert trained.best_step == 2 * (1 + int(np.argmin(trained.validation_losses)))
     assert trained.best_step == 6
     np.testing.assert_allclose(trained.best["w"], 0.7, atol=1e-4)
