@@ -73,6 +73,14 @@ def agrees(value: float, exact: float, standard_error: float, tolerance: float =
     return Outcome.HOLDS if abs(value - exact) <= tolerance * standard_error else Outcome.FAILS
 
 
+def near(ours: Estimate, target: float, factor: float) -> Outcome:
+    """Is the quantity within this factor of the target? Holds or fails only where the whole interval says so."""
+    sides = (greater(ours, target / factor), less(ours, target * factor))
+    if Outcome.FAILS in sides:
+        return Outcome.FAILS
+    return Outcome.OPEN if Outcome.OPEN in sides else Outcome.HOLDS
+
+
 @cache
 def published() -> dict[str, Any]:
     """The paper's numbers, by experiment (`reported.toml`)."""
