@@ -1,0 +1,39 @@
+"""E4: KL(p || model) at the training prompts against K, by strategy, in both recipes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from figures import style
+
+_TITLES = {"last": "last step (as published)", "best": "best validation step"}
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """Figure of `experiments.distributional`; bars are 95 % intervals of the mean over runs."""
+    fig, axes = style.figure(1, 2, width=style.PAGE, height=2.9)
+    ks = np.array(result["responses"], float)
+    names = list(result["strategies"])
+    for ax, (recipe, title) in zip(axes, _TITLES.items(), strict=True):
+        for number, name in enumerate(names):
+            cells = result["strategies"][name][recipe]["nll"]["mean"]
+            limits = (
+                np.array([cell[part] for cell in cells]) - result["true_nll"]
+                for part in ("value", "low", "high")
+            )
+            shift = 1.03 ** (number - (len(names) - 1) / 2)
+            style.interval(ax, ks * shift, *limits, **style.STRATEGIES[name])
+        ax.set_title(title)
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if recipe == "best" else (1.0,)))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlabel("responses per prompt $K$")
+        style.powers_of_two(ax, ks)
+    axes[0].set_ylabel("KL($p$ || model) at the training prompts (nats)")
+    axes[1].legend(loc="best")
+    return fig

@@ -1,0 +1,71 @@
+"""E3: how far apart runs of the same recipe end, against K, in both recipes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from figures import style
+
+_TITLES = {"last": "last step (as published)", "best": "best validation step"}
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """Figure of `experiments.lottery`: test NLL of the runs above, its standard deviation below, 95 % intervals."""
+    fig, axes = style.figure(2, 2, width=style.PAGE, height=4.2, sharex=True)
+    ks = np.array(result["responses"], float)
+    for column, (recipe, title) in enumerate(_TITLES.items()):
+        above, below = axes[:, column]
+        measured = result["recipes"][recipe]
+        q05, q25, q50, q75, q95 = np.array(measured["nll"]["quantiles"])
+        blue = style.BLUE
+        above.vlines(ks, q05, q95, color=blue, linewidth=1.0, label="5 to 95 % of runs")
+        above.vlines(ks, q25, q75, color=blue, linewidth=4.5, alpha=0.5, label="25 to 75 %")
+        above.plot(ks, q50, color=blue, marker="o", linestyle="-", label="median run")
+        above.axhline(result["true_nll"], **style.FLOOR, label="entropy of $p(y|x)$")
+        above.set_title(title)
+        spread = measured["nll"]["std"]
+        style.interval(
+            below,
+            ks / 1.02,
+            spread["value"],
+            spread["low"],
+            spread["high"],
+            **style.SERIES[0] | {"label": "all runs"},
+        )
+        if measured["draw_share"] is not None:
+            # The pairs' share, on the same scale: what the draw of the responses alone explains.
+            share = {
+                part: np.sqrt(np.array(measured["draw_share"][part])) for part in ("value", "low", "high")
+            }
+            total = np.array(spread["value"])
+            style.interval(
+                below,
+                ks * 1.02,
+                *(share[part] * total for part in ("value", "low", "high")),
+                **style.SERIES[1] | {"label": "draw of responses alone"},
+            )
+        if recipe == "last":
+            from experiments.predictions import published
+
+            reported = published()["lottery"]
+            below.plot(
+                reported["responses_per_prompt"],
+                reported["std"],
+                **style.REPORTED | {"label": "re-run of the reference (20 runs)"},
+            )
+        for ax in (above, below):
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
+        below.set_xlabel("responses per prompt $K$")
+        style.powers_of_two(below, ks)
+    axes[0, 0].set_ylabel("test NLL (nats)")
+    axes[1, 0].set_ylabel("standard deviation\nover runs (nats)")
+    axes[0, 0].legend()
+    axes[1, 0].legend()
+    return fig
