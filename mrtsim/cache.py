@@ -11,6 +11,8 @@ import hashlib
 import os
 import platform
 import sys
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -21,8 +23,8 @@ from mrtsim.montecarlo import usable_cores
 def enable_compilation_cache() -> Path | None:
     """Turn the persistent compilation cache on for this process; returns its folder, or None where it is off.
 
-    Programs that were compiled for another processor or core count are kept apart. A damaged entry costs a warning
-    and a compilation.
+    Programs that were compiled for another processor or core count are kept apart. Entries that a killed run left half
+    written are removed; one that is damaged otherwise costs a warning and a compilation.
     """
     wanted = os.environ.get("MRTSIM_CACHE", "")
     if wanted.lower() in ("off", "0", "no", "false"):
@@ -30,11 +32,38 @@ def enable_compilation_cache() -> Path | None:
     folder = jax.config.values["jax_compilation_cache_dir"]
     if folder is None:
         folder = (Path(wanted).expanduser() if wanted else user_cache_folder() / "mrtsim") / _machine()
+        try:
+            _remove_torn_entries(folder)
+        except OSError:  # a home that cannot be written to
+            return None
         jax.config.update("jax_compilation_cache_dir", str(folder))
     # JAX's defaults skip what compiles within a second, which is most of what we compile.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return Path(folder)
+
+
+def _remove_torn_entries(folder: Path) -> None:
+    """JAX writes entries in place and never replaces one: look at those that are newer than the last look."""
+    folder.mkdir(parents=True, exist_ok=True)
+    looked = folder / ".looked"
+    since = looked.stat().st_mtime if looked.exists() else 0.0
+    looked.touch()
+    for entry in folder.glob("*-cache"):
+        with suppress(FileNotFoundError):  # another process may have removed it
+            if entry.stat().st_mtime >= since and not _is_whole(entry.read_bytes()):
+                entry.unlink()
+
+
+def _is_whole(content: bytes) -> bool:
+    if content[:1] != b"x":  # not zlib: JAX uses Zstandard where it finds it
+        return bool(content)
+    stream = zlib.decompressobj()
+    try:
+        stream.decompress(content)
+    except zlib.error:
+        return False
+    return stream.eof
 
 
 def user_cache_folder() -> Path:

@@ -242,3 +242,12 @@ class TestErrors:
         next(blocks)
         blocks.close()
         assert not [t for t in threading.enumerate() if t.name.startswith("replicate")]
+
+
+def test_the_documented_example_does_what_its_comments_say():
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    names: dict = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    assert names["values"]["mean"].shape == (10_000,)
+    # 2^2 / 10 = 0.4; 10,000 replicates know a variance to 1.4 %
+    assert names["summary"].variance["mean"] == pytest.approx(0.4, rel=0.06)

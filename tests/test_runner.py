@@ -234,14 +234,25 @@ class TestCache:
         finish(toy(tmp_path, "--no-cache", MRTSIM_CACHE="", XDG_CACHE_HOME=str(empty)))
         assert not empty.exists()
 
-    def test_survives_damaged_entries(self, toy, reference, tmp_path):
-        for run in range(2):
-            finish(toy(tmp_path / "out", MRTSIM_CACHE=str(tmp_path / "cache")))
-            assert result(tmp_path / "out") == reference
-            entries = list((tmp_path / "cache").glob("*/*-cache"))
-            assert entries
-            for entry in entries if run == 0 else []:
-                entry.write_bytes(entry.read_bytes()[:100])
+    def test_torn_entries_are_made_again(self, toy, reference, tmp_path):
+        out, cache = tmp_path / "out", tmp_path / "cache"
+        finish(toy(out, MRTSIM_CACHE=str(cache)))
+        whole = {entry: entry.stat().st_size for entry in cache.glob("*/*-cache")}
+        assert whole
+        for entry in whole:
+            entry.write_bytes(entry.read_bytes()[:100])
+        assert "Warning" not in finish(toy(out, MRTSIM_CACHE=str(cache)))
+        assert result(out) == reference
+        assert {entry for entry in cache.glob("*/*-cache") if entry.stat().st_size > 100} == set(whole)
+
+    @pytest.mark.stress
+    def test_entries_with_nonsense_in_them_cost_a_warning(self, toy, reference, tmp_path):
+        out, cache = tmp_path / "out", tmp_path / "cache"
+        finish(toy(out, MRTSIM_CACHE=str(cache)))
+        for entry in cache.glob("*/*-cache"):
+            entry.write_bytes(b"nonsense" * 99)
+        assert "persistent compilation cache" in finish(toy(out, MRTSIM_CACHE=str(cache)))
+        assert result(out) == reference
 
 
 class TestCommandLine:
