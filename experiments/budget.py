@@ -19,21 +19,17 @@ from experiments import intervals
 from experiments.mdn_training import (
     PAPER,
     RECIPES,
-    TOY,
     Shape,
     program,
     sobol_prompts,
     train_once,
     true_nll,
+    untrained_law,
 )
-from experiments.predictions import Estimate, Outcome, Prediction, greater, less, published
-from mrtsim.allocation import Cost, optimal_responses
-from mrtsim.decomposition import decompose
+from experiments.predictions import Estimate, Prediction, greater, less, near, published
+from mrtsim.allocation import Cost
 from mrtsim.errors import InputError
-from mrtsim.learners import MDN
-from mrtsim.losses import mdn_nll
 from mrtsim.training import Recipe
-from mrtsim.variance import VarianceComponents
 
 CLAIMS = (4, 6)
 NEAR = 2.0  # "near K*" is within this factor
@@ -128,25 +124,11 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
 
 
 def _law(config: Config, cost: Cost, key: PRNGKeyArray) -> dict[str, Any]:
-    """K* of untrained networks by exact components, and the K on the grid with the least estimator variance."""
-    parts, errors = [], []
-    for network in jax.random.split(key, config.networks):
-        exact = decompose(mdn_nll, MDN(network), TOY, points=config.component_points, randomisations=4)
-        parts.append([exact.prompt.value, exact.response.value])
-        errors.append([exact.prompt.standard_error, exact.response.standard_error])
-    v_prompt, v_response = np.median(parts, axis=0).tolist()
-    k_stars = [optimal_responses(VarianceComponents(*pair), cost) for pair in parts]
+    """K* of untrained networks, and the K on the grid with the least estimator variance."""
+    law = untrained_law(key, config.networks, config.component_points, cost)
     n = np.array([config.prompts(k) for k in config.responses])
-    variance = v_prompt / n + v_response / (n * np.array(config.responses))
-    return {
-        "v_prompt": v_prompt,
-        "v_response": v_response,
-        "k_star": float(np.median(k_stars)),
-        "k_stars": k_stars,
-        "relative_error": float(np.max(np.array(errors) / np.array(parts))),
-        "variance": variance,
-        "best_k": int(config.responses[int(variance.argmin())]),
-    }
+    variance = (law["v_prompt"] + law["v_response"] / np.array(config.responses)) / n
+    return law | {"variance": variance, "best_k": int(config.responses[int(variance.argmin())])}
 
 
 def _summarise(
@@ -176,14 +158,6 @@ def _excess(scores: dict[str, list[dict[str, Any]]], recipe: str) -> list[dict[s
     return [intervals.mean(filtered[recipe]["nll"] - random[recipe]["nll"]) for filtered, random in pairs]
 
 
-def near(ours: Estimate, k_star: float) -> Outcome:
-    """Is the whole interval within a factor `NEAR` of K*, or all of it outside?"""
-    above, below = greater(ours, k_star / NEAR), less(ours, k_star * NEAR)
-    if above is Outcome.HOLDS and below is Outcome.HOLDS:
-        return Outcome.HOLDS
-    return Outcome.FAILS if Outcome.FAILS in (above, below) else Outcome.OPEN
-
-
 def predictions(result: dict[str, Any]) -> list[Prediction]:
     """Claim 4 in both recipes: the best K beside K*, and what following K* costs; claim 6 against the selector."""
     law, rkon = result["law"], result["strategies"]["rkon"]
@@ -199,7 +173,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                 4,
                 f"the K with the least test NLL under the budget is within a factor {NEAR:g} of K*, {label}",
                 ours,
-                near(ours, law["k_star"]),
+                near(ours, law["k_star"], NEAR),
                 reported=float(reported_best) if recipe == "last" else None,
                 exact=law["k_star"],
                 note=f"interval: bootstrap of the best K on the grid {result['responses']}; the reported K* is "
@@ -225,7 +199,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                 f"K* of the trained network itself (median over runs at the best K) agrees with the best K within a "
                 f"factor {NEAR:g}, {label}",
                 trained,
-                near(trained, float(best["value"])),
+                near(trained, float(best["value"]), NEAR),
                 exact=float(best["value"]),
                 primary=False,
             )

@@ -18,11 +18,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from scipy.stats import qmc
 
+from mrtsim.allocation import Cost, optimal_responses
+from mrtsim.decomposition import decompose
 from mrtsim.distributions import GaussianModes, panels
 from mrtsim.learners import MDN
 from mrtsim.losses import masked_mean, mdn_nll
 from mrtsim.selection import Pool, strategy
 from mrtsim.training import Fit, Recipe, fit
+from mrtsim.variance import VarianceComponents
 
 TOY = GaussianModes()
 # A trained network is not smooth on the scale of a mode: against adaptive rules, this one errs by 1e-5 of the NLL.
@@ -69,6 +72,24 @@ def true_nll() -> float:
 def sobol_prompts(n: int, seed: int = 0) -> np.ndarray:
     """n prompts (a power of two) at scrambled Sobol points of the unit cube, (n, d)."""
     return qmc.Sobol(TOY.prompt_dim, rng=np.random.default_rng(seed)).random(n) + 2.0**-31
+
+
+def untrained_law(key: PRNGKeyArray, networks: int, points: int, cost: Cost) -> dict[str, Any]:
+    """K* of the untrained networks' NLL by exact components, as in the paper; medians over initial weights."""
+    parts, errors = [], []
+    for network in jax.random.split(key, networks):
+        exact = decompose(mdn_nll, MDN(network), TOY, points=points, randomisations=4)
+        parts.append([exact.prompt.value, exact.response.value])
+        errors.append([exact.prompt.standard_error, exact.response.standard_error])
+    k_stars = [optimal_responses(VarianceComponents(*pair), cost) for pair in parts]
+    v_prompt, v_response = np.median(parts, axis=0).tolist()
+    return {
+        "v_prompt": v_prompt,
+        "v_response": v_response,
+        "k_star": float(np.median(k_stars)),
+        "k_stars": k_stars,
+        "relative_error": float(np.max(np.array(errors) / np.array(parts))),
+    }
 
 
 def shifted(points: Float[Array, "n d"], key: PRNGKeyArray) -> Float[Array, "n d"]:
