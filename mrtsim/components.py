@@ -12,7 +12,7 @@ responses where they spread more gives biased estimates.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
@@ -30,6 +30,21 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 Method = Literal["anova", "ml", "reml"]
+
+# Least coverage, in per cent, of nominal 95 % intervals over the cells of experiments/coverage.py: of K* from 6 prompts
+# with normal or heteroscedastic, log-normal (sigma 1) and two-point losses; of K* and V_x, whatever the number of
+# independent prompts, with log-normal losses of sigma 0.5 and 1. A test compares them with the stored results.
+COVERAGE = {
+    "few": 93,
+    "few, skewed": 78,
+    "few, rare": 45,
+    "skewed": 88,
+    "very skewed": 78,
+    "skewed, V_x": 86,
+    "very skewed, V_x": 70,
+}
+FEW = 20  # prompts (groups) from which on intervals with normal effects held what they promise
+SKEWED = 1.0  # skewness of mean losses; normal effects of 20 prompts exceed it in 3 % of pilots
 
 
 @dataclass(frozen=True)
@@ -217,8 +232,53 @@ def estimate_components(
         redundancy=redundancy,
         method=method,
         confidence=confidence,
-        warnings=(),
+        warnings=tuple(_warnings(pilot, components.prompt + redundancy * components.group, bounds)),
     )
+
+
+def _warnings(pilot: Sufficient, effective: float, bounds: Limits) -> Iterator[str]:
+    """What a reader must know before acting on the numbers."""
+    if effective <= 0:
+        yield (
+            f"the variance between prompts is estimated at {effective:.3g}, not above 0: no plan can rest on that; cap "
+            "the responses per prompt, plan at a confidence limit, or run a larger pilot"
+        )
+    elif np.isinf(bounds.ratio[1]):
+        yield (
+            "the data do not rule out that prompts have equal mean losses (V_x = 0), so K* has no upper limit: a pilot "
+            "of more prompts would give one"
+        )
+    size = pilot.clusters(np.ones(pilot.counts.size))
+    unit = "prompts" if pilot.starts is None else "groups"
+    if size.size < FEW:
+        yield (
+            f"{size.size} {unit} are few: 95 % intervals from 6 prompts held K* in at least {COVERAGE['few']} % of "
+            f"simulated pilots where the effects were normal, but in as few as {COVERAGE['few, skewed']} % where they "
+            f"were log-normal (sigma 1) and {COVERAGE['few, rare']} % where one in ten was large"
+        )
+    deviations = _deviations(pilot, size)[0]
+    square = float((deviations**2).mean())
+    skewness = float((deviations**3).mean()) / square**1.5 if square > 0 else 0.0
+    if abs(skewness) > SKEWED:
+        yield (
+            f"the mean losses of the {unit} are skewed (skewness {skewness:.2g}), so 95 % intervals may be short: with "
+            f"log-normal effects of sigma 0.5 (1) they held K* in at least {COVERAGE['skewed']} "
+            f"({COVERAGE['very skewed']}) % of simulated pilots, and V_x in at least {COVERAGE['skewed, V_x']} "
+            f"({COVERAGE['very skewed, V_x']}) %"
+        )
+    several = pilot.counts > 1
+    spread = pilot.within[several] / (pilot.counts[several] - 1)
+    for counts, value, what in (
+        (pilot.counts, pilot.means, "mean"),
+        (pilot.counts[several], spread, "spread"),
+    ):
+        if np.ptp(counts) > 0 and np.ptp(value) > 0 and counts.size > 10:
+            correlation = float(np.corrcoef(counts, value)[0, 1])
+            if abs(correlation) * math.sqrt(counts.size - 1) > 3.29:  # one in a thousand by chance
+                yield (
+                    f"prompts with more responses have another {what} loss (correlation {correlation:.2f}): if the "
+                    "number of responses was chosen by the losses, all estimates are biased"
+                )
 
 
 def _ratio(response: float, prompt: float) -> float:
@@ -600,7 +660,21 @@ def _deviations(pilot: Sufficient, size: Floats) -> tuple[Floats, Floats]:
 
 
 def limits(pilot: Sufficient, confidence: float, redundancy: float) -> Limits:
-    """Confidence limits for the components and for V_{y|x} / (r V_g + V_{x|g})."""
+    """Confidence limits for the components and for V_{y|x} / (r V_g + V_{x|g}).
+
+    The ratio rests on F, the mean square between clusters (groups, or prompts) over what the responses alone would give
+    it, MSB/MSW where balanced: limits of log F by t and the delete-one-cluster jackknife, with the tail that skewness
+    announces (`_unseen_tail`) and as many degrees of freedom as clusters of equal weight would have. The mean squares
+    get limits in the same way, and the components those of their sums (MOVER).
+
+    An estimate V_x <= 0 is a valid outcome: the ratio is then infinite, its upper limit is infinite, and the lower one
+    is that of an estimate of 0. Where the data bound nothing the limits are 0 and infinity.
+
+    Measured (experiments/coverage.py, 2,000 pilots a cell; docs/coverage.md): nominal 95 % limits of the ratio, and so
+    of K*, hold the truth in 93 to 97 % of pilots from 20 prompts on where effects are normal, with equal or unequal
+    variances, balanced or not, in groups or not. Where effects are skewed it is less, see `COVERAGE`. The plain
+    log-jackknife-t covers less in every cell, by up to 19 points; F intervals and the percentile bootstrap are worse.
+    """
     from scipy import special
 
     full, without = mean_squares(pilot), mean_squares(pilot, all_but_one)

@@ -325,3 +325,29 @@ GOOD = np.arange(8.0) ** 2
 def test_input_errors(arguments, message):
     with pytest.raises(mrt.InputError, match=message):
         mrt.estimate_components(**arguments)
+
+
+def warned(losses, prompts=None, **options):
+    return " / ".join(mrt.estimate_components(losses, prompts, **options).warnings)
+
+
+def test_warnings():
+    rng = np.random.default_rng(0)
+    losses = rng.standard_normal((40, 1)) + rng.standard_normal((40, 6))
+    assert warned(losses) == ""
+    assert "not above 0" in warned(rng.standard_normal((40, 6)) - 0.1 * losses[:, :1] + [[0, 1, 2, 3, 4, 5]])
+    assert "no upper limit" in warned(DYESTUFF)
+    assert "6 prompts are few" in warned(DYESTUFF)
+    pairs = np.repeat(np.arange(20), 2)
+    assert "few" not in warned(losses, groups=pairs)
+    assert "10 groups are few" in warned(losses, groups=pairs // 2)
+    assert "are skewed" in warned(np.exp(1.5 * losses))
+    assert "are skewed" in warned(-np.exp(1.5 * losses))
+    # Responses where the mean, or the spread, is large.
+    counts = np.where(losses[:, 0] > 0.5, 6, 2)
+    rows = np.repeat(np.arange(40), counts)
+    drawn = rng.standard_normal(rows.size)
+    assert "another mean loss" in warned(drawn + 3 * (counts[rows] == 6), rows)
+    assert "another spread loss" not in warned(drawn, rows)
+    assert "another spread loss" in warned(drawn * np.where(counts[rows] == 6, 5, 1), rows)
+    assert "more responses" not in warned(drawn + losses[rows, 3], rows)
