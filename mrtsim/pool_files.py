@@ -163,7 +163,8 @@ class PoolFormat:
         if values is None:
             return None
         try:
-            matrix = np.array(values, np.float32)
+            with np.errstate(over="ignore"):  # to infinity, which is refused below
+                matrix = np.array(values, np.float32)
         except (ValueError, TypeError, OverflowError):
             matrix = np.empty((0, 0), np.float32)
         if matrix.ndim == 2 and matrix.size and np.isfinite(matrix).all() and matrix.any(axis=1).all():
@@ -648,7 +649,8 @@ class ParquetFormat(PoolFormat):
         )
         values = _as_list(series).explode() if nested else series
         if nested and values.dtype.is_numeric() and lengths.size and lengths.min() == lengths.max() > 0:
-            matrix = values.to_numpy().astype(np.float32).reshape(len(lengths), -1)
+            with np.errstate(over="ignore"):  # to infinity, which is refused below
+                matrix = values.to_numpy().astype(np.float32).reshape(len(lengths), -1)
             good = np.isfinite(matrix).all(axis=1) & matrix.any(axis=1)
             if good.all():
                 return matrix

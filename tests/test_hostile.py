@@ -10,6 +10,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -195,7 +196,8 @@ def command_line(rng, folder):
             strategy = str(rng.choice(["rkon", "bkon", "dkon", "dbkon", "filtered-max-min", "bkon", "none"]))
             line = ["select", odd_path(rng, folder, path), "--strategy", strategy]
             line += ["-k", str(rng.choice(["1", "2", "2", "2", "3", "4", "0", "-1", "x"]))]
-            line += ["--out", str(out if rng.random() < 0.9 else odd_path(rng, folder, path))]
+            out = out if rng.random() < 0.9 else Path(odd_path(rng, folder, path))
+            line += ["--out", str(out)]
             if rng.random() < 0.2:
                 line += ["--short-pools", str(rng.choice(["keep", "drop"]))]
             if rng.random() < 0.1:
