@@ -1,0 +1,91 @@
+"""E5: Bias^2 and variance of the loss and gradient estimates by strategy, beside the published ones, and alignment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.predictions import published
+from experiments.untrained import estimate
+from figures import style
+
+_FLOOR = 1e-5  # of the logarithmic axis; a Bias^2 that covers 0 is drawn as its upper limit
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """Figure of `experiments.emse`; bars are 95 % intervals over trials."""
+    fig, axes = style.figure(1, 3, width=style.PAGE, height=2.9, gridspec_kw={"width_ratios": [1, 1, 0.8]})
+    measured = result["measured"]
+    names = list(measured)
+    for ax, quantity, title in (
+        (axes[0], "loss", "estimate of the loss"),
+        (axes[1], "gradient", "estimate of its gradient"),
+    ):
+        for place, name in enumerate(names):
+            look = style.STRATEGIES[name]
+            _point(ax, place - 0.17, measured[name][quantity]["bias_squared"], look["color"], filled=True)
+            _point(ax, place + 0.17, measured[name][quantity]["variance"], look["color"], filled=False)
+            for offset, moment in ((-0.17, "bias_squared"), (0.17, "variance")):
+                exact = result["exact"].get(name, {}).get(quantity, {}).get(moment)
+                if exact and exact["value"] > 0:
+                    ax.plot(
+                        [place + offset - 0.13, place + offset + 0.13], 2 * [exact["value"]], **style.EXACT
+                    )
+                reported = published()["emse"].get(name.replace("-", "_"))
+                if reported and quantity == "loss":
+                    ax.plot(place + offset, reported[moment], **style.REPORTED)
+        ax.set_yscale("log")
+        ax.set_ylim(_FLOOR, 10)
+        ax.set_title(title)
+        _names(ax, names)
+    axes[0].set_ylabel("Bias², variance (nats²)")
+    axes[1].set_ylabel("squared norm, trace")
+    alignment = axes[2]
+    for place, name in enumerate(names):
+        e = estimate(measured[name]["gradient"]["cosine_of_draws"])
+        style.interval(
+            alignment,
+            [place],
+            [e.value],
+            [e.low],
+            [e.high],
+            **style.STRATEGIES[name] | {"linestyle": "none", "label": None},
+        )
+        reported = published()["emse"].get(name.replace("-", "_"))
+        if reported:
+            alignment.plot(place + 0.2, reported["gradient_cosine"], **style.REPORTED)
+    alignment.axhline(0, **style.FLOOR)
+    alignment.set_ylim(-0.4, 1.05)
+    alignment.set_title("gradient of one draw")
+    alignment.set_ylabel("cosine with the true gradient")
+    _names(alignment, names)
+    legend = axes[0]
+    dot: dict[str, Any] = {"color": style.GREY, "marker": "o", "linestyle": "none"}
+    handles = [
+        *legend.plot([], [], **dot, label="Bias²"),
+        *legend.plot([], [], **dot, markerfacecolor="white", label="variance"),
+        *legend.plot([], [], **dot | {"marker": "v"}, label="upper limit of a Bias² that covers 0"),
+        *legend.plot([], [], **style.EXACT),
+        *legend.plot([], [], **style.REPORTED),
+    ]
+    fig.legend(handles=handles, loc="outside upper center", ncols=5)
+    return fig
+
+
+def _point(ax: Axes, x: float, entry: dict[str, Any], color: str, *, filled: bool) -> None:
+    e = estimate(entry)
+    face = color if filled else "white"
+    if e.low > _FLOOR:
+        style.interval(ax, [x], [e.value], [e.low], [e.high], color=color, marker="o", markerfacecolor=face)
+    elif np.isfinite(e.high):
+        ax.plot(x, max(e.high, 1.5 * _FLOOR), color=color, marker="v", markerfacecolor=face, linestyle="none")
+        ax.plot([x, x], [_FLOOR, max(e.high, 1.5 * _FLOOR)], color=color, linewidth=0.9)
+
+
+def _names(ax: Axes, names: list[str]) -> None:
+    ax.set_xticks(range(len(names)), [style.STRATEGIES[n]["label"] for n in names], rotation=30, ha="right")
+    ax.set_xlim(-0.6, len(names) - 0.4)
+    ax.grid(axis="x", visible=False)

@@ -1,0 +1,77 @@
+"""The diagnostics experiments: small runs, their statements, their figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+
+import jax
+import pytest
+
+from experiments.predictions import Outcome
+from experiments.store import InMemory, to_json
+
+SMALL = {
+    "emse": {"replicates": 60, "models": 2, "n_prompts": 8, "pipelines": 200},
+}
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Results as they are read back from disk, each run once."""
+    made = {}
+
+    def result(name):
+        if name not in made:
+            module = importlib.import_module(f"experiments.{name}")
+            config = dataclasses.replace(module.PRESETS["quick"], **SMALL[name])
+            made[name] = json.loads(
+                json.dumps(to_json(module.run(config, jax.random.key(0), InMemory())), allow_nan=False)
+            )
+        return made[name]
+
+    return result
+
+
+def statements(name, result):
+    return importlib.import_module(f"experiments.{name}").predictions(result)
+
+
+def outcome(name, result, words):
+    (found,) = [p for p in statements(name, result) if words in p.statement]
+    return found.outcome
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_presets_statements_and_figure(name, results):
+    module = importlib.import_module(f"experiments.{name}")
+    assert set(module.PRESETS) == {"quick", "paper", "precise"}
+    assert module.PRESETS["paper"] == module.Config()
+    found = statements(name, results(name))
+    assert {p.claim for p in found} <= set(module.CLAIMS)
+    assert len({p.statement for p in found}) == len(found)
+    for prediction in found:
+        assert prediction.ours.low <= prediction.ours.value <= prediction.ours.high
+    figure = importlib.import_module(f"figures.{name}").draw(results(name))
+    figure.canvas.draw()
+    assert all(ax.get_ylabel() or ax.get_yticks().size == 0 for ax in figure.axes[:1])
+
+
+def test_emse_finds_what_is_exact(results):
+    result = results("emse")
+    for name in ("rkon", "bkon"):
+        assert outcome("emse", result, f"under {name}, measured Bias^2") == Outcome.HOLDS
+    assert outcome("emse", result, "BKoN's EMSE of the loss exceeds RKoN's") == Outcome.HOLDS
+    assert result["truth_error"] < 1e-8
+    assert result["exact"]["bkon"]["mass_error"] < 1e-10
+    assert result["exact"]["rkon"]["loss"]["bias_squared"]["value"] < 1e-20
+
+
+def test_the_published_bias_is_accounted_for_by_its_own_sampling(results):
+    made = results("emse")["published_bias"]
+    # 0.3212 x 30/29 is the variance of one trial: 1/30 of it in the mean of the trials, 4/100 of it in the truth.
+    assert made["from_trials"] == pytest.approx(0.3212 * 30 / 29 / 30, rel=1e-3)
+    assert made["from_truth"] == pytest.approx(0.3212 * 30 / 29 * 4 / 100, rel=1e-3)
+    assert made["share"] == pytest.approx(0.832, abs=1e-3)
+    assert made["repeated"]["mean"] == pytest.approx(made["from_trials"] + made["from_truth"], rel=0.1)
