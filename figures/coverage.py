@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from figures import style
 
@@ -25,7 +27,7 @@ def draw(result: dict[str, Any]) -> Figure:
     prompts = sorted({cell["prompts"] for cell in cells})
     responses = sorted({cell["responses"] for cell in cells})
     fig, axes = style.figure(
-        2, len(losses), width=style.PAGE, height=3.9, sharex=True, sharey=True, squeeze=False
+        2, len(losses), width=style.PAGE, height=4.2, sharex=True, sharey=True, squeeze=False
     )
     for row, grouped in enumerate((False, True)):
         for column, name in enumerate(losses):
@@ -41,8 +43,9 @@ def draw(result: dict[str, Any]) -> Figure:
                 offset = 0.22 * (i - (len(responses) - 1) / 2)
                 x = np.array([prompts.index(c["prompts"]) for c in chosen]) + offset
                 y = np.array([_share(c, "ratio") for c in chosen])
-                look = {key: style.SERIES[(0, 2, 4)[i % 3]][key] for key in ("color", "marker")}
-                ax.plot(x, np.maximum(y, BOTTOM + 0.01), linestyle="none", markersize=2.6, zorder=3, **look)
+                ax.plot(
+                    x, np.maximum(y, BOTTOM + 0.01), linestyle="none", markersize=2.6, zorder=3, **_look(i)
+                )
             ax.set_xticks(range(len(prompts)), [str(p) for p in prompts])
             ax.set_xlim(-0.5, len(prompts) - 0.5)
             ax.set_ylim(BOTTOM, 1.01)
@@ -50,19 +53,18 @@ def draw(result: dict[str, Any]) -> Figure:
                 ax.set_title(name.replace("log-normal ", "log-normal\nσ = "))
         axes[row, 0].set_ylabel("prompts in groups\ncoverage" if grouped else "independent prompts\ncoverage")
     fig.supxlabel("prompts in the pilot", fontsize=8)
-    handles = [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            label=f"{r} responses",
-            **{key: style.SERIES[(0, 2, 4)[i % 3]][key] for key in ("color", "marker")},
-        )
+    handles: list[Artist] = [
+        Line2D([], [], linestyle="none", label=f"mrtsim, {r} responses a prompt", **_look(i))
         for i, r in enumerate(responses)
     ]
     handles += [Line2D([], [], linewidth=1.0, **look) for look in METHODS.values()]
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    handles.append(Patch(color=style.GREY, alpha=0.25, linewidth=0, label="93 to 97 %"))
+    fig.legend(handles=handles, loc="outside upper center", ncols=3)
     return fig
+
+
+def _look(i: int) -> dict[str, Any]:
+    return {key: style.SERIES[(0, 2, 4)[i % 3]][key] for key in ("color", "marker")}
 
 
 def _share(cell: dict[str, Any], method: str) -> float:

@@ -385,8 +385,11 @@ def _codes(labels: ArrayLike, rows: int, name: str) -> tuple[Ints, Ints]:
     else:
         import polars as pl
 
-        series = pl.Series(array.astype(str))
-        codes = series.rank("dense").to_numpy().astype(np.int64) - 1
+        from mrtsim.io import first_rows
+
+        if array.dtype.kind == "O" and np.equal(array, None).any():
+            raise InputError(f"{name} has a missing label: every loss needs one")
+        codes = first_rows(pl.Series(array.astype(str)))
     present = np.bincount(codes) > 0
     if not present.all():
         codes = (np.cumsum(present) - 1)[codes]

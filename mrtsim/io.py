@@ -277,10 +277,10 @@ def _pilot(source: _Source, frame: pl.DataFrame, wanted: dict[str, str]) -> Pilo
         first = bad.arg_max() or 0
         raise source.error(_not_a_loss(raw[first]), frame["row"][first], wanted["loss"])
 
-    prompts = _codes(frame["prompt"])
+    prompts = first_rows(frame["prompt"])
     groups = None
     if "group" in wanted:
-        groups = _codes(frame["group"])
+        groups = first_rows(frame["group"])
         strays = np.flatnonzero(groups[prompts] != groups)
         if strays.size:
             row, earlier = (
@@ -313,7 +313,7 @@ def _labels(source: _Source, values: pl.Series, rows: pl.Series, name: str) -> p
     return text
 
 
-def _codes(labels: pl.Series) -> NDArray[np.int64]:
+def first_rows(labels: pl.Series) -> NDArray[np.int64]:
     """Each label as the index of the first row that has it."""
     import polars as pl
 

@@ -305,6 +305,7 @@ GOOD = np.arange(8.0) ** 2
         ({"losses": [1.0, np.nan, 2.0], "prompts": [1, 1, 2]}, r"losses\[1\] is nan"),
         ({"losses": [1.0, 2.0, -np.inf], "prompts": [1, 1, 2]}, r"losses\[2\] is -inf"),
         ({"losses": GOOD, "prompts": [1.0, np.nan] * 4}, "missing label"),
+        ({"losses": GOOD, "prompts": ["a", None] * 4}, "missing label"),
         ({"losses": GOOD, "prompts": [1] * 8}, "one prompt"),
         ({"losses": GOOD, "prompts": range(8)}, "one response"),
         ({"losses": [0.1] * 8, "prompts": [1, 2] * 4}, "all losses are equal"),
