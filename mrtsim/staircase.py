@@ -158,11 +158,11 @@ class Problem:
         raise NotImplementedError
 
     def step_up(self, k: int, most: Fraction) -> int:
-        """The largest K that qualifies without a gap and needs the same N as K + 1; K itself where K + 1 does not."""
+        """A larger K up to which all qualify, or K itself where K + 1 does not."""
         raise NotImplementedError
 
     def step_down(self, k: int, most: Fraction) -> int:
-        """The smallest K that qualifies without a gap and needs the same N as K - 1; K itself where K - 1 does not."""
+        """A smaller K down to which all qualify, or K itself where K - 1 does not."""
         raise NotImplementedError
 
 
@@ -198,8 +198,7 @@ class BudgetProblem(Problem):
         return int(k) if k >= self.k_min and self.n_min <= n <= self.n_max else 0
 
     def start(self) -> int:
-        full = (self.limit - self.n_max * self.p) // (self.n_max * self.r) if self.n_max < math.inf else 0
-        return int(min(max(self.kink(), full, self.k_min), self.farthest_k(self.n_min)))
+        return int(min(max(self.kink(), self.k_min), self.farthest_k(self.n_min)))
 
     def bound(self, n: int, k: int) -> tuple[int, int]:
         if self.a == 0:  # N K <= (budget - N p) / r, rounded down
@@ -234,8 +233,7 @@ class BudgetProblem(Problem):
         if not n or spare < 0 or (spare == 0 and self.b):
             return k
         lowest = math.ceil(self.b / spare) if self.b else 1
-        first = max(self.k_min, self.farthest_k(n + 1) + 1)  # of the K that N prompts are best for
-        return min(k, max(lowest, first))
+        return min(k, max(lowest, self.k_min))  # where more than N prompts are affordable it is better still
 
 
 class TargetProblem(Problem):
@@ -312,10 +310,7 @@ class TargetProblem(Problem):
         if not n:
             return k
         highest = (most - n * self.p) // (n * self.r) if self.r else self.k_max
-        last = min(
-            self.k_max, (self.farthest_k(n - 1) or math.inf) - 1
-        )  # of the K for which N prompts will do
-        return max(k, int(min(highest, last)))
+        return max(k, int(min(highest, self.k_max)))  # where fewer than N prompts will do it is cheaper still
 
     def step_down(self, k: int, most: Fraction) -> int:
         n = self.prompts(k - 1)

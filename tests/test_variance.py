@@ -102,6 +102,7 @@ def test_correlated_responses(correlation):
 @pytest.mark.parametrize("k", range(2, 60))
 def test_effective_responses_at_the_ends_of_the_range(k):
     assert effective_responses(k, -1 / (k - 1)) == np.inf  # also where 1 + (K-1) rho rounds to 1e-16
+    assert effective_responses(k, np.nextafter(-1 / (k - 1), -2)) == np.inf
     assert effective_responses(k, 1.0) == pytest.approx(1)
     assert effective_responses(k, 0.0) == k
     with pytest.raises(InputError, match="between"):
