@@ -387,7 +387,7 @@ def _codes(labels: ArrayLike, rows: int, name: str) -> tuple[Ints, Ints]:
 
         from mrtsim.io import first_rows
 
-        if array.dtype.kind == "O" and np.equal(array, None).any():
+        if array.dtype.kind == "O" and any(label is None for label in array):
             raise InputError(f"{name} has a missing label: every loss needs one")
         codes = first_rows(pl.Series(array.astype(str)))
     present = np.bincount(codes) > 0
