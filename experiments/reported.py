@@ -102,6 +102,18 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                 note="what the suite held fixed is not published with the table",
             )
         )
+    full = result["suites"]["gold_full"]["rkon_slope"]["value"]
+    for name in SUITES_OF_ONE_BASE[1:]:
+        slope = Estimate(**result["suites"][name]["rkon_slope"])
+        found.append(
+            Prediction(
+                11,
+                f"RKoN's fall a doubling of K in suite {name} is at least half of that with the full data, {full:.4f}",
+                slope,
+                less(slope, full / 2),
+                primary=False,
+            )
+        )
     for claim, strategy, other, statement in (
         (7, "bkon", "rkon", "BKoN's held-out loss exceeds RKoN's at equal K"),
         (6, "dkon", "rkon", "DKoN's held-out loss exceeds RKoN's at equal K"),
