@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from mrtsim import __version__
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"mrtsim {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in filter(lambda name: find_spec(f"mrtsim.cli.{name}"), COMMANDS):
+    for command in COMMANDS:
         import_module(f"mrtsim.cli.{command}").add_parser(subparsers)
     args = parser.parse_args(argv)
     try:
