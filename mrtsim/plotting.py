@@ -83,8 +83,8 @@ def plot_allocation(
         axes.axvline(plan.k_star, color=BLACK, linestyle="--", linewidth=1, label=f"K* = {plan.k_star:.3g}")
     if k_star_interval is not None:
         _interval(axes, k_star_interval, left, right, f"{100 * confidence:g} % interval of K*")
-    ticks = [tick for exponent in range(16) for tick in (10**exponent, 2 * 10**exponent, 5 * 10**exponent)]
-    ticks = [tick for tick in ticks if tick <= right]
+    decades = [tick for exponent in range(16) for tick in (10**exponent, 2 * 10**exponent, 5 * 10**exponent)]
+    ticks = range(1, int(right) + 1) if right < 10 else [tick for tick in decades if tick <= right]
     axes.set_xticks(ticks if len(ticks) < 10 else ticks[:: 3 * (1 + len(ticks) // 30)])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
