@@ -21,11 +21,19 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its confidence interval (95 % unless the text says otherwise)."""
+    """A number with its confidence interval (95 % unless the text says otherwise).
+
+    What is null in a stored result (infinite or undefined there) becomes NaN, and settles nothing.
+    """
 
     value: float
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        for name in ("value", "low", "high"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, math.nan)
 
     @classmethod
     def from_standard_error(

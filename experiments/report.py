@@ -382,5 +382,5 @@ def _interval(estimate: Estimate) -> str:
     decimals = 1 - math.floor(math.log10(half)) if 0 < half < math.inf else None
     if decimals is not None:
         decimals = max(decimals, 0) if decimals <= 5 else None
-    value, low, high = (_number(end, decimals) for end in ends)
+    value, low, high = (_number(end, decimals) or "undefined" for end in ends)
     return f"{value} [{low}, {high}]"

@@ -41,6 +41,7 @@ class TestOutcomes:
     def test_an_undefined_number_decides_nothing(self):
         nan = float("nan")
         assert less(Estimate(nan, nan, nan), 1) == greater(Estimate(nan, nan, nan), 1) == OPEN
+        assert less(Estimate(None, 0.0, None), 1) == OPEN  # null in JSON
         assert agrees(nan, 1.0, 0.1) == agrees(1.0, 1.0, nan) == OPEN
 
     def test_agreement_is_within_standard_errors(self):
@@ -101,6 +102,7 @@ class TestNumbers:
             (Estimate(1234.5, 1000.2, 1500.9), "1234 [1000, 1501]"),
             (Estimate(5.3, 3.2, float("inf")), "5.3 [3.2, ∞]"),
             (Estimate(3.0, 3.0, 3.0), "3"),
+            (Estimate(3.0, 2.0, float("nan")), "3.0 [2.0, undefined]"),
             (Estimate(1e-9, 0.5e-9, 2e-9), "1.00e-09 [5.00e-10, 2.00e-09]"),
         ],
     )
