@@ -319,13 +319,12 @@ def select(
     method = _find(strategy)
     pool, shape = _checked(method, rewards, embeddings, similarity, mask, shape)
     k = _checked_k(k, pool, shape)
-    if method.random and key is None:
-        raise InputError(f"{strategy} is random: give key=jax.random.key(seed)")
-    if not (math.isfinite(alpha) and alpha >= 0):
-        raise InputError(f"alpha must be a finite number >= 0, got {alpha}")
-    if not temperature >= 0:
-        raise InputError(f"temperature must be >= 0 (infinity is allowed), got {temperature}")
-    given = {"alpha": float(alpha), "temperature": float(temperature)}
+    if method.random:
+        _check_key(method, key)
+    given = {
+        "alpha": _checked_option("alpha", alpha, infinite=False),
+        "temperature": _checked_option("temperature", temperature, infinite=True),
+    }
     if unknown := set(method.options) - set(given):
         raise InputError(
             f"{strategy} has keyword-only parameters that select does not offer: {sorted(unknown)}"
@@ -406,6 +405,24 @@ def _checked_rewards(pool: Pool) -> np.ndarray:
             "rewards must be finite (mask=False leaves a candidate out)"
         )
     return rewards
+
+
+def _check_key(method: Strategy, key: Any) -> None:
+    if key is None:
+        raise InputError(f"{method.name} is random: give key=jax.random.key(seed)")
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if np.shape(key) != (() if typed else (2,)):
+        raise InputError(f"key must be one JAX random key, jax.random.key(seed), got {key!r}")
+
+
+def _checked_option(name: str, value: Any, *, infinite: bool) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number >= 0 or (math.isinf(number) and not infinite):
+        raise InputError(f"{name} must be a {'' if infinite else 'finite '}number >= 0, got {value!r}")
+    return number
 
 
 def _wanted(method: Strategy) -> str:

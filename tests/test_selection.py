@@ -3,6 +3,7 @@
 import importlib.metadata
 import itertools
 import math
+import os
 import subprocess
 import sys
 import textwrap
@@ -161,7 +162,7 @@ def textbook_greedy(rewards, embeddings, k, alpha):
 @pytest.mark.parametrize(("name", "alpha"), [("dkon", 0.0), ("dbkon", 1.0), ("dbkon", 0.5)])
 @pytest.mark.parametrize(("candidates", "k", "prompts"), [(4, 4, 1200), (7, 4, 1200), (10, 5, 1000)])
 def test_greedy_is_the_textbook_on_pools_with_ties(name, alpha, candidates, k, prompts):
-    rewards, embeddings = tied_pools(prompts, candidates, np.random.default_rng(candidates))
+    rewards, embeddings = tied_pools(prompts, candidates, np.random.default_rng([candidates, int(4 * alpha)]))
     embeddings[::2] += 0.3 * np.random.default_rng(1).normal(size=embeddings[::2].shape)
     kept = mrt.select(name, k, rewards=rewards, embeddings=embeddings, alpha=alpha)
     expected = [textbook_greedy(r, e, k, alpha) for r, e in zip(rewards, embeddings, strict=True)]
@@ -230,6 +231,14 @@ def test_greedy_reaches_its_bound_of_the_best_subset(k, tied):
         assert facility_location(s, subset, q) == pytest.approx(best)
         value = facility_location(s, chosen, q)
         assert bound * best - 1e-12 <= value <= best + 1e-12
+
+
+def test_the_bound_is_attained():
+    # Four rows; column 0 covers two, columns 1 and 2 the two halves: greedy starts with 0 and ends with 3 of 4.
+    similarity = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 0]], float)
+    kept = mrt.select("dkon", 2, similarity=similarity[None])[0]
+    assert facility_location(similarity, kept) == 3
+    assert best_subset(similarity, 2)[1] == 4
 
 
 def test_best_subset_is_the_best_of_all():
@@ -410,6 +419,28 @@ def test_memory_does_not_grow_with_the_prompts():
     assert float(done.stdout) < 150  # MB; a copy of all would be 600
 
 
+def test_several_devices_give_the_same_answer():
+    script = textwrap.dedent("""
+        import jax
+        import numpy as np
+        import mrtsim as mrt
+
+        rng = np.random.default_rng(0)
+        data = {"rewards": rng.normal(size=(3000, 16)), "embeddings": rng.normal(size=(3000, 16, 256))}
+        kept = [mrt.select(name, 4, **data, key=jax.random.key(1)) for name in ("dbkon", "rkon")]
+        print(jax.local_device_count(), *[hash(k.tobytes()) for k in kept])
+    """)
+    answers = []
+    for devices in (1, 3):
+        environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONHASHSEED": "0"}
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        count, *answer = done.stdout.split()
+        assert int(count) == devices
+        answers.append(answer)
+    assert answers[0] == answers[1]
+
+
 # --- errors -------------------------------------------------------------------------------------------------------
 
 R, E = np.arange(12.0).reshape(3, 4), np.ones((3, 4, 2))
@@ -438,6 +469,9 @@ def changed(array, index, value):
         (("dbkon", 2, {"embeddings": E}), "dbkon needs rewards and embeddings or a similarity matrix"),
         (("rkon", 2, {"key": KEY}), r"needs an array or shape=\(prompts, candidates\)"),
         (("rkon", 2, {"rewards": R}), "rkon is random: give key"),
+        (("rkon", 2, {"rewards": R, "key": 3}), r"jax.random.key\(seed\), got 3"),
+        (("rkon", 2, {"rewards": R, "key": jax.random.split(KEY, 2)}), "key must be one JAX random key"),
+        (("bkon", 2, {"rewards": R, "alpha": None}), "alpha must be a finite number >= 0, got None"),
         (("bkon", 2, {"rewards": R[0]}), r"rewards must be \(prompts, candidates\), got shape \(4,\)"),
         (("bkon", 2, {"rewards": [[1.0], [1.0, 2.0]]}), "pad them and give mask"),
         (("bkon", 2, {"rewards": np.full((3, 4), "a")}), "rewards must be numbers"),
@@ -468,7 +502,10 @@ def changed(array, index, value):
             r"similarity of prompt 1, candidates 2 and 3 is -0.5.*\(1 \+ cos\) / 2",
         ),
         (("dbkon", 2, {"rewards": R, "embeddings": E, "alpha": -1.0}), "alpha must be a finite number >= 0"),
-        (("gumbel", 2, {"rewards": R, "key": KEY, "temperature": -1.0}), "temperature must be >= 0"),
+        (
+            ("gumbel", 2, {"rewards": R, "key": KEY, "temperature": -1.0}),
+            r"temperature must be a number >= 0, got -1.0",
+        ),
     ],
 )
 def test_errors_say_what_is_wrong(arguments, message):
