@@ -256,9 +256,7 @@ def _warnings(pilot: Sufficient, effective: float, bounds: Limits) -> Iterator[s
             f"simulated pilots where the effects were normal, but in as few as {COVERAGE['few, skewed']} % where they "
             f"were log-normal (sigma 1) and {COVERAGE['few, rare']} % where one in ten was large"
         )
-    deviations = _deviations(pilot, size)[0]
-    square = float((deviations**2).mean())
-    skewness = float((deviations**3).mean()) / square**1.5 if square > 0 else 0.0
+    skewness = float(_shape(_deviations(pilot, size)[0])[0])
     if abs(skewness) > SKEWED:
         yield (
             f"the mean losses of the {unit} are skewed (skewness {skewness:.2g}), so 95 % intervals may be short: with "
@@ -568,15 +566,22 @@ def _unseen_tail(deviations: Floats) -> Floats:
     the sample (and than a normal), the difference over the number of clusters is added. The rule, with the log-normal
     as the yardstick, was chosen by the coverage study, not derived.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        square = (deviations**2).mean(axis=-1)
-        skewness = np.abs((deviations**3).mean(axis=-1)) / square**1.5
-        kurtosis = (deviations**4).mean(axis=-1) / square**2
+    skewness, kurtosis = _shape(deviations)
+    skewness = np.abs(skewness)
     # A log-normal's skewness is x^3 + 3 x with x^2 = exp(sigma^2) - 1: Cardano's root, then its kurtosis.
     root = np.cbrt(np.sqrt(skewness**2 / 4 + 1) + skewness / 2)
     w = 1 + (root - 1 / root) ** 2
     lognormal = w**4 + 2 * w**3 + 3 * w**2 - 3
-    return np.nan_to_num(np.maximum(lognormal - np.maximum(kurtosis, 3), 0)) / deviations.shape[-1]
+    return np.maximum(lognormal - np.maximum(kurtosis, 3), 0) / deviations.shape[-1]
+
+
+def _shape(deviations: Floats) -> tuple[Floats, Floats]:
+    """Skewness and kurtosis on the last axis; 0 where all deviations are."""
+    largest = np.abs(deviations).max(axis=-1, keepdims=True)
+    scaled = deviations / np.where(largest > 0, largest, 1.0)
+    square = (scaled**2).mean(axis=-1)
+    square = np.where(square > 0, square, 1.0)
+    return (scaled**3).mean(axis=-1) / square**1.5, (scaled**4).mean(axis=-1) / square**2
 
 
 class MeanSquares(NamedTuple):
@@ -610,7 +615,8 @@ class MeanSquares(NamedTuple):
     def excess(self, redundancy: float) -> Floats:
         """F = S / (h V_{y|x}), which estimates 1 + (r V_g + V_{x|g}) / (h V_{y|x}); MSB/MSW where balanced."""
         s, h = self.target(redundancy)
-        return s / (h * self.response)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return s / (h * self.response)
 
 
 Total = Callable[["Floats"], "Floats"]
@@ -662,6 +668,7 @@ def _deviations(pilot: Sufficient, size: Floats) -> tuple[Floats, Floats]:
     return sums - size * (everything(sums) / size.sum()), sums
 
 
+@np.errstate(divide="ignore", invalid="ignore", over="ignore")
 def limits(pilot: Sufficient, confidence: float, redundancy: float) -> Limits:
     """Confidence limits for the components and for V_{y|x} / (r V_g + V_{x|g}).
 
@@ -695,11 +702,8 @@ def limits(pilot: Sufficient, confidence: float, redundancy: float) -> Limits:
 
     value, low, high = bounded(lambda m: m.excess(redundancy), size, tail)
     h = full.target(redundancy)[1][..., 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        high = np.fmax(
-            high, high / value
-        )  # where V_x is estimated below 0, the limit is that of an estimate of 0
-        ratio = 1 / (h * np.maximum(high - 1, 0)), 1 / (h * np.maximum(low - 1, 0))
+    high = np.fmax(high, high / value)  # where V_x is estimated below 0: the limit of an estimate of 0
+    ratio = 1 / (h * np.maximum(high - 1, 0)), 1 / (h * np.maximum(low - 1, 0))
 
     between = bounded(lambda m: m.between, size, tail)
     response = bounded(lambda m: m.response, pilot.clusters(pilot.counts - 1))
@@ -723,7 +727,7 @@ def _mover(*terms: tuple[Floats | float, tuple[Floats, Floats, Floats]]) -> tupl
     centre, below, above = np.zeros(()), np.zeros(()), np.zeros(())
     for coefficient, (value, low, high) in terms:
         ends = np.stack([coefficient * (low - value), coefficient * (high - value)])
+        ends = np.where(coefficient == 0, 0.0, ends)  # not 0 times an infinite limit
         centre = centre + coefficient * value
-        below = below + ends.min(axis=0) ** 2
-        above = above + ends.max(axis=0) ** 2
-    return centre - np.sqrt(below), np.maximum(centre, 0) + np.sqrt(above)
+        below, above = np.hypot(below, ends.min(axis=0)), np.hypot(above, ends.max(axis=0))
+    return centre - below, np.maximum(centre, 0) + above

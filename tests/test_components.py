@@ -352,3 +352,24 @@ def test_warnings():
     assert "another spread loss" not in warned(drawn, rows)
     assert "another spread loss" in warned(drawn * np.where(counts[rows] == 6, 5, 1), rows)
     assert "more responses" not in warned(drawn + losses[rows, 3], rows)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_degenerate_pilots(seed):
+    """Tiny, tied, huge, tiny-spread and two-valued losses: a clear refusal, or limits around the estimates."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 5, rng.integers(1, 8))
+    prompts = np.repeat(np.arange(counts.size), counts)
+    noise = rng.standard_normal(prompts.size)
+    losses = [noise, np.sign(noise), prompts, 1e8 + 1e-9 * noise, prompts + 1e-12 * noise][seed % 5]
+    losses = losses * 10.0 ** rng.integers(-170, 160) if rng.random() < 0.3 else losses
+    groups = prompts // 2 if rng.random() < 0.5 else None
+    try:
+        pilot = mrt.estimate_components(
+            losses, prompts, groups=groups, method=("anova", "ml", "reml")[seed % 3]
+        )
+    except mrt.InputError:
+        return
+    for interval in (pilot.prompt, pilot.response, pilot.group, pilot.ratio, pilot.icc):
+        if interval is not None:
+            assert 0 <= interval.low <= max(interval.estimate, 0) <= interval.high
