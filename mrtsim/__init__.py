@@ -35,7 +35,8 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "plan_pilot",
         "regret_curve",
     ),
-    "components": ("estimate_components",),
+    "components": ("Interval", "PilotEstimate", "estimate_components"),
+    "io": ("read_pilot",),
     "grades": ("facility_location",),
     "selection": ("load_plugin", "register_strategy", "select", "strategies"),
     "distributions": ("Categorical", "ClusteredPrompts", "GaussianModes"),
@@ -57,10 +58,11 @@ if TYPE_CHECKING:
         plan_pilot,
         regret_curve,
     )
-    from mrtsim.components import estimate_components
+    from mrtsim.components import Interval, PilotEstimate, estimate_components
     from mrtsim.distributions import Categorical, ClusteredPrompts, GaussianModes
     from mrtsim.errors import InputError
     from mrtsim.grades import facility_location
+    from mrtsim.io import read_pilot
     from mrtsim.selection import load_plugin, register_strategy, select, strategies
     from mrtsim.variance import (
         VarianceComponents,
