@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import csv
 import difflib
-import io
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -132,7 +132,7 @@ class _Source:
                         yield number, self._object(text, number)
                 return
             reader = csv.reader(lines, strict=True)
-            line = 0
+            line, limit = 0, csv.field_size_limit(sys.maxsize)  # a prompt's text may be long
             try:
                 names = next(reader)
                 line = reader.line_num
@@ -145,6 +145,8 @@ class _Source:
                     line = reader.line_num
             except csv.Error as error:
                 raise InputError(f"{self.path}, line {line + 1}: not CSV ({error})") from None
+            finally:
+                csv.field_size_limit(limit)
 
     def _lines(self, file: Any) -> Iterator[str]:
         for number, line in enumerate(file, 1):
@@ -200,7 +202,7 @@ class _Source:
         import polars as pl
 
         try:
-            return pl.scan_parquet(self.path).collect_schema()
+            return pl.scan_parquet(self.path, glob=False).collect_schema()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{self.path}: not a Parquet file ({_first_line(error)})") from None
 
@@ -211,16 +213,17 @@ class _Source:
         names = list(dict.fromkeys(wanted.values()))
         try:
             if self.format == "Parquet":
-                frame = pl.read_parquet(self.path, columns=names)
+                frame = pl.read_parquet(self.path, columns=names, glob=False)
             elif self.format == "CSV":
-                frame = pl.read_csv(self.path, columns=names, infer_schema=False)
+                frame = pl.read_csv(self.path, columns=names, infer_schema=False, glob=False)
             else:
                 first = next(self.records())[1]
                 text: dict[str, Any] = {
                     name: pl.List(pl.String) if isinstance(first[name], list) else pl.String for name in names
                 }
-                content = self.path.read_bytes()[len(BYTE_ORDER_MARK) :] if self.marked else None
-                frame = pl.read_ndjson(io.BytesIO(content) if content else self.path, schema=text)
+                with self.path.open("rb") as file:
+                    file.seek(len(BYTE_ORDER_MARK) if self.marked else 0)
+                    frame = pl.read_ndjson(file, schema=text)
         except (pl.exceptions.PolarsError, OSError) as error:
             if self.format != "Parquet":
                 self._explain(wanted)

@@ -69,6 +69,21 @@ def test_byte_order_mark(tmp_path, ending):
     np.testing.assert_array_equal(read_pilot(path).losses, [0.5, 1.25, -3e-05, 2.0])
 
 
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_names_are_not_patterns(tmp_path, ending):
+    write(tmp_path / f"pilot1{ending}", ROWS[:1])
+    path = write(tmp_path / f"pilot[1]*?{ending}")
+    assert read_pilot(path).losses.size == 4
+
+
+def test_long_fields(tmp_path):
+    """The csv module's limit of 131,072 characters a field is not ours."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"prompt_id,text,loss\na,{'x' * 200_000},1\nb,y,oops\n")
+    with pytest.raises(InputError, match="line 3, column 'loss': 'oops' is not a finite number"):
+        read_pilot(path)
+
+
 def test_parquet_kinds(tmp_path):
     """Numbers as ids, fixed-size lists, categories, and losses that were stored as text."""
     frame = pl.DataFrame(
