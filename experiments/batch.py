@@ -70,7 +70,7 @@ PRESETS = {
         component_replicates=4,
     ),
     "paper": Config(),
-    "precise": Config(replicates=400, points=512, component_replicates=40),
+    "precise": Config(replicates=200, points=512, component_replicates=20),
 }
 
 

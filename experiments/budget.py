@@ -73,9 +73,7 @@ class Config:
 PRESETS = {
     "quick": Config(replicates=8, recipe=Recipe(steps=100), points=128, networks=4, component_points=2**9),
     "paper": Config(),
-    "precise": Config(
-        responses=(1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32), replicates=2_000, networks=64, padded=False
-    ),
+    "precise": Config(responses=(1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32), replicates=600, padded=False),
 }
 
 

@@ -62,7 +62,7 @@ PRESETS = {
     "quick": Config(replicates=5, recipe=Recipe(steps=100)),
     "paper": Config(),
     "precise": Config(
-        strategies=("bkon", "rkon", "filtered-max-min", "dkon", "dbkon"), replicates=500, padded=False
+        strategies=("bkon", "rkon", "filtered-max-min", "dkon", "dbkon"), replicates=200, padded=False
     ),
 }
 

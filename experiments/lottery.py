@@ -62,7 +62,7 @@ class Config:
 PRESETS = {
     "quick": Config(replicates=10, recipe=Recipe(steps=100), points=128),
     "paper": Config(),
-    "precise": Config(replicates=1_000, draws=2, padded=False),
+    "precise": Config(replicates=300, draws=2, padded=False),
 }
 
 

@@ -20,6 +20,7 @@ from scipy.stats import qmc
 
 from mrtsim.allocation import Cost, optimal_responses
 from mrtsim.decomposition import decompose
+from mrtsim.diagnostics import response_similarity
 from mrtsim.distributions import GaussianModes, panels
 from mrtsim.learners import MDN
 from mrtsim.losses import masked_mean, mdn_nll
@@ -115,9 +116,12 @@ def draw(keys: PRNGKeyArray, shape: Shape) -> tuple[Sample, Sample, Sample]:
 
 
 def keep(key: PRNGKeyArray, shape: Shape, pools: Sample) -> Sample:
-    """The kept responses (rows, width) of the first prompts, in the order of picking."""
+    """The kept responses (rows, width) of the first prompts, in the order of picking.
+
+    Distances are those of the responses themselves, and similarities E6's; what a strategy does not use costs nothing.
+    """
     prompts, pool = pools.prompts[: shape.rows], pools.responses[: shape.rows]
-    candidates = Pool(rewards=TOY.reward(prompts, pool), embeddings=pool[..., None])
+    candidates = Pool(TOY.reward(prompts, pool), pool[..., None], response_similarity(pool))
     kept = strategy(shape.strategy)(key, candidates, shape.width)
     return Sample(prompts, jnp.take_along_axis(pool, kept, axis=1))
 
