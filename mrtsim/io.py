@@ -203,7 +203,7 @@ class _Source:
 
         try:
             return pl.scan_parquet(self.path, glob=False).collect_schema()
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise InputError(f"{self.path}: not a Parquet file ({_first_line(error)})") from None
 
     def read(self, wanted: dict[str, str]) -> pl.DataFrame:
@@ -224,10 +224,12 @@ class _Source:
                 with self.path.open("rb") as file:
                     file.seek(len(BYTE_ORDER_MARK) if self.marked else 0)
                     frame = pl.read_ndjson(file, schema=text)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            if self.format != "Parquet":
-                self._explain(wanted)
-            raise InputError(f"cannot read {self.path}: {_first_line(error)}") from None
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            if self.format == "Parquet":
+                raise InputError(f"{self.path}: a damaged Parquet file ({_first_line(error)})") from None
+            self._explain(wanted)
+            hint = "; is there a quote inside a field that is not quoted?" if self.format == "CSV" else ""
+            raise InputError(f"cannot read {self.path}: {_first_line(error)}{hint}") from None
         if frame.is_empty():
             raise InputError(f"{self.path} has columns but no rows")
         return frame.select(pl.col(name).alias(role) for role, name in wanted.items())
@@ -340,5 +342,5 @@ def _shown(value: Any, most: int = 40) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -134,6 +134,7 @@ LIST = '{"prompt_id": "a", "loss": [1, 2]}\n'
         ("a.csv", HEAD + ",1\n", "a.csv, line 2, column 'prompt_id': no value"),
         ("a.csv", HEAD + "a,1,2\n", "a.csv, line 2: 3 fields where the header has 2"),
         ("a.csv", HEAD + 'a,1\n"b,2\n', "a.csv, line 3: not CSV"),
+        ("a.csv", HEAD + 'a",1\nb,2\n', "is there a quote inside a field that is not quoted?"),
         ("a.csv", HEAD.encode() + b"\xe9,1\n", "a.csv, line 2: not UTF-8 text"),
         ("a.csv", (HEAD + "a,1\n").encode("utf-16"), "a.csv, line 1: not UTF-8 text"),
         ("a.jsonl", "\n\n", "a.jsonl is empty; expected a JSON object a line"),
@@ -213,6 +214,15 @@ def test_malformed_parquet(tmp_path, columns, message):
     pl.DataFrame(columns).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(InputError, match=re.escape(message)):
         read_pilot(tmp_path / "a.parquet")
+
+
+def test_damaged_parquet(tmp_path):
+    path = write(tmp_path / "a.parquet")
+    content = bytearray(path.read_bytes())
+    content[4:60] = bytes(56)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a.parquet: a damaged Parquet file \("):
+        read_pilot(path)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
