@@ -1,4 +1,6 @@
-"""Checks that a methods author runs on their own selector, estimator or distribution (`pip install mrtsim[testing]`).
+"""Checks that a methods author runs on their own selector, estimator, allocation rule or distribution.
+
+They come with `pip install mrtsim[testing]`.
 
 Each check raises `CheckFailed` with the counter-example it found, shrunk by Hypothesis where it searched for one. The
 searches are derandomised: the same code passes or fails every time.
@@ -23,8 +25,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import ArrayLike, NDArray
 
+from mrtsim.allocation import Cost
 from mrtsim.errors import InputError
 from mrtsim.selection import select, strategy
+from mrtsim.variance import VarianceComponents
 
 FEATURES = 2
 # Few shapes, so that few programs are compiled; pools of one, of few and of many candidates.
@@ -179,6 +183,54 @@ def check_estimator(
         _check_expectation(estimator, prompts, responses)
 
 
+def check_allocator(
+    allocator: Callable[[VarianceComponents, Cost, float], tuple[int, int]], *, max_examples: int = 200
+) -> None:
+    """Check an allocation rule against every plan that a small budget can buy.
+
+    The plan must fit into the budget, and no other that does may have a lower variance V_x / N_p + V_{y|x} / (N_p K).
+    Components, costs and budgets are whole numbers, so that every comparison is exact, and budgets often leave a
+    rest: the rounded K* is not always best.
+
+    Args:
+        allocator: (components, cost, budget) -> (N_p, K).
+        max_examples: how many instances.
+
+    Raises:
+        CheckFailed: with the instance, the plan, and what is wrong with it: not whole numbers, too dear, or another
+            plan that is better.
+    """
+    instances = st.tuples(
+        st.integers(0, 30), st.integers(0, 60), st.integers(0, 6), st.integers(1, 5), st.integers(0, 60)
+    ).filter(lambda drawn: drawn[0] + drawn[2] > 0)  # V_x = C_p = 0 has no finite optimum
+
+    def check(drawn: tuple[int, int, int, int, int]) -> None:
+        v_prompt, v_response, c_prompt, c_response, rest = drawn
+        budget = c_prompt + c_response + rest
+        components = VarianceComponents(float(v_prompt), float(v_response))
+        cost = Cost(float(c_prompt), float(c_response))
+        case = f"for {components}, {cost} and a budget of {budget}"
+        n, k = allocator(components, cost, float(budget))
+        if n != int(n) or k != int(k) or min(n, k) < 1:
+            raise CheckFailed(f"{n} prompts with {k} responses is no plan, {case}")
+        n, k = int(n), int(k)
+        spent = n * (c_prompt + k * c_response)
+        if spent > budget:
+            raise CheckFailed(f"{n} prompts with {k} responses cost {spent}, {case}")
+        # Fewer prompts with the same K are never better, so that the most for each K are all there is to compare.
+        for other_k in range(1, (budget - c_prompt) // c_response + 1):
+            other_n = budget // (c_prompt + other_k * c_response)
+            # V_x / N_p + V_{y|x} / (N_p K), both sides multiplied by N_p K of both plans
+            if (v_prompt * other_k + v_response) * n * k < (v_prompt * k + v_response) * other_n * other_k:
+                raise CheckFailed(
+                    f"{n} prompts with {k} responses have the variance "
+                    f"{(v_prompt + v_response / k) / n:.6g}, {other_n} with {other_k} have "
+                    f"{(v_prompt + v_response / other_k) / other_n:.6g}, {case}"
+                )
+
+    _search(instances, max_examples, check)
+
+
 def check_distribution(distribution: Any, *, prompts: int = 3, draws: int = 200_000) -> None:
     """Check that a distribution's samples have the moments that its exact expectations promise.
 
@@ -327,6 +379,7 @@ def _shown(pool: dict[str, NDArray[np.float64]]) -> str:
 
 __all__ = [
     "CheckFailed",
+    "check_allocator",
     "check_distribution",
     "check_estimator",
     "check_selector",

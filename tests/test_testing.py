@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from mrtsim import components, distributions, selection
-from mrtsim.testing import CheckFailed, check_distribution, check_estimator, check_selector, check_unbiased
+from mrtsim.allocation import allocate, optimal_responses
+from mrtsim.testing import (
+    CheckFailed,
+    check_allocator,
+    check_distribution,
+    check_estimator,
+    check_selector,
+    check_unbiased,
+)
 
 BUILT_IN = ("rkon", "bkon", "dkon", "dbkon", "filtered-max-min", "gumbel")
 
@@ -94,6 +102,33 @@ def test_our_own_estimators(method, unbiased):
         return found.prompt, found.response
 
     check_estimator(estimator, unbiased=unbiased)
+
+
+def test_allocators():
+    def ours(components, cost, budget):
+        plan = allocate(components, cost, budget=budget)
+        return plan.n_prompts, plan.responses_per_prompt
+
+    check_allocator(ours)
+
+    def rounded(components, cost, budget):
+        star = optimal_responses(components, cost)
+        k = max(1, min(round(star) if star < 99 else 99, int((budget - cost.prompt) // cost.response)))
+        return int(budget // (cost.prompt + k * cost.response)), k
+
+    def dearer(components, cost, budget):
+        n, k = ours(components, cost, budget)
+        return n, k + 1
+
+    for allocator, message in (
+        (rounded, "have the variance"),
+        (dearer, "cost"),
+        (lambda components, cost, budget: (1, 1), "have the variance"),
+        (lambda components, cost, budget: (1.5, 1), "is no plan"),
+        (lambda components, cost, budget: (0, 1), "is no plan"),
+    ):
+        with pytest.raises(CheckFailed, match=message):
+            check_allocator(allocator)
 
 
 @pytest.mark.parametrize("name", ["gaussian-modes", "clustered"])
