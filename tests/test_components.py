@@ -336,7 +336,8 @@ def test_warnings():
     rng = np.random.default_rng(0)
     losses = rng.standard_normal((40, 1)) + rng.standard_normal((40, 6))
     assert warned(losses) == ""
-    assert "not above 0" in warned(rng.standard_normal((40, 6)) - 0.1 * losses[:, :1] + [[0, 1, 2, 3, 4, 5]])
+    assert "not above 0" in warned(np.random.default_rng(2).standard_normal((12, 4)))
+    assert "drawn independently?" in warned(losses - losses.mean(axis=1, keepdims=True))
     assert "no upper limit" in warned(DYESTUFF)
     assert "6 prompts are few" in warned(DYESTUFF)
     pairs = np.repeat(np.arange(20), 2)
