@@ -112,7 +112,7 @@ class TestBits:
     def test_threads(self, reference, threads):
         assert digest(replicate(train, KEY, 50, 0.3, block=4, threads=threads)) == reference
 
-    @pytest.mark.parametrize("blocks", [1.5, 3.5, 100])
+    @pytest.mark.parametrize("blocks", [1.5, 3.5, 100.0])
     def test_memory_bounds(self, reference, blocks):
         plan = montecarlo.prepare(train, KEY, 50, 0.3, block=4)
         one = montecarlo.block_bytes(plan)

@@ -26,14 +26,48 @@ ROOT = Path(__file__).parents[1]
 EXTRA = Path(__file__).parent / "extra_experiments"
 
 
+# The runner, knowing the toy experiment; DIE="append 3" kills it while it writes its third record, DIE="write_json 2"
+# before it writes its second file, DIE="interrupt 3" presses Ctrl-C at its third record.
+DRIVER = f"""
+import os, signal, sys
+import experiments
+experiments.__path__[:] = [{str(ROOT / "experiments")!r}, {str(EXTRA)!r}]
+from experiments import store
+from experiments.__main__ import main
+
+where, _, moment = os.environ.get("DIE", "").partition(" ")
+calls = 0
+append, write_json = store._append_record, store.write_json
+
+def count():
+    global calls
+    calls += 1
+    return calls == int(moment)
+
+def dying_append(path, *record):
+    append(path, *record)
+    if count():
+        if where == "append":
+            os.truncate(path, path.stat().st_size - 7)
+        os.kill(os.getpid(), signal.SIGKILL if where == "append" else signal.SIGINT)
+
+def dying_write_json(*arguments):
+    if count():
+        os.kill(os.getpid(), signal.SIGKILL)
+    write_json(*arguments)
+
+if where in ("append", "interrupt"):
+    store._append_record = dying_append
+if where == "write_json":
+    store.write_json = dying_write_json
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def command(*arguments: str, **env: str) -> subprocess.Popen[str]:
-    """python -m experiments, knowing the toy experiment, in a process of its own."""
-    code = (
-        f"import sys, experiments; experiments.__path__[:] = [{str(ROOT / 'experiments')!r}, {str(EXTRA)!r}];"
-        "from experiments.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    )
+    """python -m experiments in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", DRIVER, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -74,17 +108,6 @@ def result(out: Path, preset: str = "paper") -> bytes:
     return (out / preset / "toy" / "result.json").read_bytes()
 
 
-def killed(process: subprocess.Popen[str], partial: Path, delay: float) -> bool:
-    """Kill it some time after its first stored block; False where it ended before."""
-    while not partial.exists() and process.poll() is None:
-        time.sleep(0.002)
-    time.sleep(delay)
-    ended = process.poll() is not None
-    process.kill()
-    process.communicate()
-    return not ended
-
-
 class TestSameBytes:
     def test_the_result_is_strict_json_and_says_what_was_run(self, reference):
         stored = json.loads(reference, parse_constant=lambda constant: pytest.fail(constant))
@@ -106,7 +129,7 @@ class TestSameBytes:
         assert run["wall_seconds"] > 0
         assert not (tmp_path / "quick" / "toy" / "partial").exists()
 
-    @pytest.mark.parametrize("blocks", [1.5, 2.5, 100])
+    @pytest.mark.parametrize("blocks", [1.5, 2.5, 100.0])
     def test_memory_bounds(self, reference, tmp_path, blocks):
         spec = importlib.util.spec_from_file_location("toy", EXTRA / "toy.py")
         module = importlib.util.module_from_spec(spec)
@@ -173,45 +196,42 @@ class TestSameBytes:
         finish(toy(tmp_path, "--seed", "1"))
         assert json.loads(result(tmp_path))["result"] != json.loads(reference)["result"]
 
-    def _kill_and_resume(self, toy, reference, out, moments):
-        partial = out / "paper" / "toy" / "partial" / "blocks-0.bin"
-        kills = 0
-        for delay in moments:
-            kills += killed(toy(out, "--resume"), partial, delay)
-        finish(toy(out, "--resume"))
-        assert result(out) == reference
-        return kills
-
     def test_killed_and_resumed(self, toy, reference, tmp_path):
-        assert self._kill_and_resume(toy, reference, tmp_path, [0.0, 0.05]) >= 1
+        for moment in ("append 3", "append 60", "write_json 2"):
+            finish(toy(tmp_path, "--resume", DIE=moment), code=-signal.SIGKILL)
+            assert not (tmp_path / "paper" / "toy" / "result.json").exists()
+        assert "resumed with 200 blocks" in finish(toy(tmp_path, "--resume"))
+        assert result(tmp_path) == reference
 
     @pytest.mark.stress
     def test_killed_at_twenty_random_moments(self, toy, reference, tmp_path):
         chance = random.Random(20)
-        kills = 0
         for trial in range(10):
-            moments = [chance.uniform(0, 0.4) for _ in range(2)]
-            kills += self._kill_and_resume(toy, reference, tmp_path / str(trial), moments)
-        assert kills >= 10
+            out = tmp_path / str(trial)
+            for _ in range(2):
+                process = toy(out, "--resume")
+                while not (out / "paper" / "toy" / "partial").exists() and process.poll() is None:
+                    time.sleep(0.002)
+                time.sleep(chance.uniform(0, 0.4))
+                process.kill()
+                process.communicate()
+            finish(toy(out, "--resume"))
+            assert result(out) == reference
 
-    def test_interrupted_by_the_user(self, toy, reference, tmp_path):
-        process = toy(tmp_path, "--preset", "precise")
-        partial = tmp_path / "precise" / "toy" / "partial" / "blocks-0.bin"
-        while not partial.exists():
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        assert "--resume goes on" in finish(process, code=130)
+    def test_interrupted_by_the_user(self, toy, tmp_path):
+        assert "--resume goes on" in finish(toy(tmp_path, DIE="interrupt 5"), code=130)
+        assert (tmp_path / "paper" / "toy" / "partial").exists()
 
 
 class TestResume:
     def test_other_settings_are_refused_with_the_unfinished_run_kept(self, toy, tmp_path):
-        partial = tmp_path / "precise" / "toy" / "partial" / "blocks-0.bin"
-        assert killed(toy(tmp_path, "--preset", "precise"), partial, 0.0)
-        message = finish(toy(tmp_path, "--preset", "precise", "--resume", "--replicates", "7"), code=2)
-        assert "config.replicates: 4000 there, 7 now" in message
+        finish(toy(tmp_path, DIE="append 5"), code=-signal.SIGKILL)
+        before = (tmp_path / "paper" / "toy" / "partial" / "blocks-0.bin").read_bytes()
+        message = finish(toy(tmp_path, "--resume", "--replicates", "7"), code=2)
+        assert "config.replicates: 400 there, 7 now" in message
         assert "without --resume" in message
         assert len(message.splitlines()) == 1
-        assert partial.exists()
+        assert (tmp_path / "paper" / "toy" / "partial" / "blocks-0.bin").read_bytes() == before
 
     def test_a_finished_experiment_is_skipped_while_the_command_is_unfinished(self, toy, tmp_path):
         finish(toy(tmp_path))
@@ -310,6 +330,32 @@ class TestEveryExperiment:
         assert module.Config.__dataclass_params__.frozen
         assert set(module.CLAIMS) <= set(range(1, 12))
         assert module.__doc__
+
+    @pytest.mark.stress
+    def test_two_processes_of_two_devices_write_the_same_bytes(self, name, cache, tmp_path):
+        with socket.socket() as s:
+            s.bind(("localhost", 0))
+            port = s.getsockname()[1]
+        run = ("run", name, "--preset", "quick", "--out")
+        finish(command(*run, str(tmp_path / "one"), MRTSIM_CACHE=cache))
+        cluster = (
+            "--distributed",
+            "--coordinator",
+            f"localhost:{port}",
+            "--num-processes",
+            "2",
+            "--process-id",
+        )
+        processes = [
+            command(
+                *run, str(tmp_path / "two"), *cluster, str(i), MRTSIM_CACHE=cache, JAX_NUM_CPU_DEVICES="2"
+            )
+            for i in range(2)
+        ]
+        for process in processes:
+            finish(process)
+        one, two = ((tmp_path / run / "quick" / name / "result.json").read_bytes() for run in ("one", "two"))
+        assert one == two
 
 
 def test_every_figure_belongs_to_an_experiment():
