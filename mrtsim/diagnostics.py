@@ -154,6 +154,20 @@ def response_similarity(responses: Float[Array, "*batch n"]) -> Float[Array, "*b
     return 1 - distance / jnp.where(largest > 0, largest, 1)
 
 
+def gradient_cosines(
+    loss: Loss, model: Any, prompts: Float[Array, "prompts d"], responses: Float[Array, "prompts n"]
+) -> Float[Array, "prompts n n"]:
+    """Cosines of the gradients of every two responses to a prompt, without the gradients. Traceable.
+
+    For a loss that uses the model only by calling it (`Problem.of`, `factored`).
+    """
+    problem = Problem._bare(None, loss, model, prompts)
+    gradients = problem.rows(responses)[..., 1:]
+    products = gradients @ _grams(problem) @ gradients.mT
+    norms = jnp.sqrt(jnp.maximum(jnp.diagonal(products, axis1=1, axis2=2), jnp.finfo(products.dtype).tiny))
+    return products / (norms[:, :, None] * norms[:, None, :])
+
+
 # --- arrays in, reports out
 
 
@@ -421,16 +435,10 @@ class Problem(eqx.Module):
                 lambda a: jnp.asarray(np.asarray(a), jnp.float64) if eqx.is_inexact_array(a) else a, model
             )
             prompts = jnp.asarray(np.asarray(prompts, np.float64))
-            problem = cls(
-                distribution, model, prompts, None, None, None, None, None, 0.0, loss, factored, reward
-            )
             if factored:
-                problem = eqx.tree_at(
-                    lambda p: (p.outputs, p.factor),
-                    problem,
-                    (model(prompts), _factors(problem)),
-                    is_leaf=lambda x: x is None,
-                )
+                problem = cls._bare(distribution, loss, model, prompts, reward)
+                factor = _factors(np.asarray(_grams(problem)))
+                problem = eqx.tree_at(lambda p: p.factor, problem, factor, is_leaf=lambda x: x is None)
                 try:
                     values = distribution.expectation(partial(_rows_of, problem), prompts)
                 except AttributeError as error:
@@ -439,6 +447,20 @@ class Problem(eqx.Module):
                     ) from error
                 truth, error = jnp.asarray(values.value), float(np.max(values.error))
             else:
+                problem = cls(
+                    distribution,
+                    model,
+                    prompts,
+                    outputs=None,
+                    factor=None,
+                    true_loss=None,
+                    true_gradient=None,
+                    true_batch=None,
+                    truth_error=None,
+                    loss=loss,
+                    factored=False,
+                    reward=reward,
+                )
                 responses, weights = distribution.quadrature(prompts, rule or panels(75, 8))
                 truth, error = _weighted(problem, responses, weights), float("nan")
             problem = cls(
@@ -457,6 +479,24 @@ class Problem(eqx.Module):
             )
             # As NumPy: a float64 JAX array that leaves the 64-bit mode degrades silently.
             return jax.tree.map(lambda a: np.asarray(a) if isinstance(a, jax.Array) else a, problem)
+
+    @classmethod
+    def _bare(cls, distribution: Any, loss: Loss, model: Any, prompts: Any, reward: Any = None) -> Problem:
+        """A factored problem without its truth and factor."""
+        return cls(
+            distribution,
+            model,
+            prompts,
+            outputs=model(prompts),
+            factor=None,
+            true_loss=None,
+            true_gradient=None,
+            true_batch=None,
+            truth_error=None,
+            loss=loss,
+            factored=True,
+            reward=reward,
+        )
 
     def rows(self, responses: Float[Array, "prompts q"]) -> Float[Array, "prompts q 1+o"]:
         """Loss of each response, followed by its gradient in the outputs (or in the parameters, if not factored)."""
@@ -525,16 +565,21 @@ def _weighted(problem: Problem, responses: Array, weights: Array) -> Float[Array
 
 
 @eqx.filter_jit
-def _factors(problem: Problem) -> Float[Array, "prompts o o"]:
-    """L with L L^T = J J^T for each prompt's Jacobian J (outputs x parameters) of the model."""
+def _grams(problem: Problem) -> Float[Array, "prompts o o"]:
+    """J J^T of each prompt's Jacobian J (outputs x parameters) of the model."""
     params, unravel, static = problem._parameters()
 
     def gram(prompt: Float[Array, " d"]) -> Float[Array, "o o"]:
         jacobian = jax.jacrev(lambda p: _rows(eqx.combine(unravel(p), static)(prompt[None]))[0])(params)
         return jacobian @ jacobian.T
 
-    values, vectors = jnp.linalg.eigh(jax.lax.map(gram, problem.prompts, batch_size=16))
-    return vectors * jnp.sqrt(jnp.maximum(values, 0.0))[:, None, :]
+    return jax.lax.map(gram, problem.prompts, batch_size=16)
+
+
+def _factors(grams: Float[np.ndarray, "prompts o o"]) -> Float[np.ndarray, "prompts o o"]:
+    """L with L L^T = J J^T. In NumPy: XLA's own eigensolver hangs when two threads run it at once on CPU."""
+    values, vectors = np.linalg.eigh(grams)
+    return vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
 
 
 @eqx.filter_jit

@@ -19,6 +19,7 @@ from mrtsim.diagnostics import (
     _Run,
     estimator_error,
     exact,
+    gradient_cosines,
     measure,
     mode_coverage,
     response_similarity,
@@ -157,10 +158,14 @@ def test_coordinates_keep_the_inner_products_of_parameter_gradients(problem, pro
         def loss(model, p, i):
             return mdn_nll(model, jnp.asarray(prompts)[p : p + 1], responses[p : p + 1])[0, i]
 
+        gradient = eqx.filter_jit(eqx.filter_grad(loss))
         for p in range(2):
-            gradients = [ravel_pytree(eqx.filter_grad(loss)(problem.model, p, i))[0] for i in range(4)]
+            gradients = [ravel_pytree(gradient(problem.model, p, i))[0] for i in range(4)]
             expected = np.array([[a @ b for a in gradients] for b in gradients])
             np.testing.assert_allclose(vectors[p] @ vectors[p].T, expected, rtol=1e-9, atol=1e-12)
+            norms = np.sqrt(np.diag(expected))
+            cosines = gradient_cosines(mdn_nll, problem.model, jnp.asarray(prompts), responses)
+            np.testing.assert_allclose(cosines[p], expected / np.outer(norms, norms), rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(rows[p, 1, 0], loss(problem.model, p, 1), rtol=1e-12)
         whole = eqx.filter_grad(lambda m: mdn_nll(m, jnp.asarray(prompts), responses).mean())(problem.model)
         np.testing.assert_allclose(

@@ -14,6 +14,14 @@ from experiments.store import InMemory, to_json
 
 SMALL = {
     "emse": {"replicates": 60, "models": 2, "n_prompts": 8, "pipelines": 200},
+    "bridge": {
+        "replicates": 8,
+        "trials": 100,
+        "n_prompts": 8,
+        "responses": (4,),
+        "strategies": ("rkon", "dkon", "bkon"),
+        "draws": 100,
+    },
 }
 
 
@@ -75,3 +83,12 @@ def test_the_published_bias_is_accounted_for_by_its_own_sampling(results):
     assert made["from_truth"] == pytest.approx(0.3212 * 30 / 29 * 4 / 100, rel=1e-3)
     assert made["share"] == pytest.approx(0.832, abs=1e-3)
     assert made["repeated"]["mean"] == pytest.approx(made["from_trials"] + made["from_truth"], rel=0.1)
+
+
+def test_bridge_finds_the_two_levels_of_similarity(results):
+    pairs = results("bridge")["pairs"]
+    assert pairs["same_mode"]["value"] > 0.9
+    assert pairs["cross_mode"]["value"] < 0
+    assert pairs["pearson"]["value"] == pytest.approx(0.83, abs=0.1)  # as re-run by others
+    assert outcome("bridge", results("bridge"), "choosing for diversity alone") == Outcome.HOLDS
+    assert outcome("bridge", results("bridge"), "calibrated") == Outcome.FAILS
