@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from mrtsim.cli import count, non_negative, number, positive, probability, strict_json, table
@@ -272,7 +273,8 @@ def _text(
             f"  Should the ratio lie anywhere in its interval, K = {plan.responses_per_prompt} gives at most "
             f"{number(regret, 2)} % more variance than the best K at equal cost."
         )
-    lines += ["", *(f"warning: {warning}" for warning in pilot.warnings)] if pilot.warnings else []
+    for warning in pilot.warnings:
+        lines += ["", textwrap.fill(f"warning: {warning}", 100, subsequent_indent="  ")]
     return "\n".join(lines)
 
 
