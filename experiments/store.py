@@ -9,6 +9,7 @@ loses the blocks in flight and no more.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -114,14 +115,16 @@ class OnDisk(InMemory):
         return self.folder / f"blocks-{process}.bin"
 
     def _load(self, path: Path, start: dict[str, Any]) -> None:
+        known = False
         for meta, payload in _records(path):
-            if "identity" not in meta:
+            if "identity" in meta:
+                _refuse_other(self.folder, meta["identity"], start["identity"])
+                known = True
+                change = _difference(meta["environment"], start["environment"])
+                if change and change not in self.changes:
+                    self.changes.append(change)
+            elif known:
                 self._found.setdefault(meta["label"], {})[meta["index"]] = (meta, payload)
-                continue
-            _refuse_other(self.folder, meta["identity"], start["identity"])
-            change = _difference(meta["environment"], start["environment"])
-            if change and change not in self.changes:
-                self.changes.append(change)
 
     def _stored(self, label: str, plan: montecarlo.Plan) -> dict[int, list[np.ndarray]]:
         blocks = {}
@@ -304,10 +307,20 @@ def environment() -> dict[str, Any]:
             p: version(p) for p in ("mrtsim", "jax", "jaxlib", "numpy", "scipy", "equinox", "optax")
         },
         "commit": _commit(),
+        "code": _code(),
         "device": jax.devices()[0].device_kind,
         "instruction_set": instruction_set(),
         "cores": montecarlo.usable_cores(),
     }
+
+
+def _code() -> str:
+    """A digest of the package and the experiments as they are on disk, committed or not."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted([*(root / "mrtsim").rglob("*.py"), *(root / "experiments").glob("*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _commit() -> str | None:

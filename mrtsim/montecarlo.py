@@ -79,17 +79,26 @@ class Moments(NamedTuple):
     variance: Any
 
 
-def moments(fn: Callable[..., Any], key: jax.Array, n: int, *args: Any, **options: Any) -> Moments:
+def moments(
+    fn: Callable[..., Any],
+    key: jax.Array,
+    n: int,
+    *args: Any,
+    block: int | None = None,
+    memory: float | None = None,
+    threads: int | None = None,
+    devices: Sequence[Any] | None = None,
+    progress: str | None = None,
+) -> Moments:
     """Like `replicate`, but keep only the running moments: memory does not grow with n.
 
     Blocks merge in block order (Chan, Golub and LeVeque 1983), so that the bits do not depend on who computed them.
     Needs n >= 2 for a variance (NaN otherwise).
     """
-    settings = {name: options.pop(name) for name in ("memory", "threads", "progress") if name in options}
-    plan = prepare(fn, key, n, *args, **options)
+    plan = prepare(fn, key, n, *args, block=block, devices=devices)
     total = None
     summaries = {}
-    for index, leaves in run(plan, **settings):
+    for index, leaves in run(plan, memory=memory, threads=threads, progress=progress):
         kept = [np.asarray(leaf[: plan.count(index)], np.float64) for leaf in leaves]
         means = [leaf.mean(axis=0) for leaf in kept]
         squares = [np.square(leaf - mean).sum(axis=0) for leaf, mean in zip(kept, means, strict=True)]
@@ -203,8 +212,8 @@ def run(
     pending: deque[tuple[int, Future[list[np.ndarray]]]] = deque()
     upcoming = iter(todo)
     bar = tqdm(
-        total=len(mine) * plan.block,
-        initial=(len(mine) - len(todo)) * plan.block,
+        total=sum(map(plan.count, mine)),
+        initial=sum(map(plan.count, mine)) - sum(map(plan.count, todo)),
         desc=progress,
         unit=" replicates",
         disable=None if progress is not None and jax.process_index() == 0 else True,
@@ -216,7 +225,7 @@ def run(
                 return
             index, future = pending.popleft()
             values = future.result()
-            bar.update(plan.block)
+            bar.update(plan.count(index))
             yield index, values
     finally:
         # After an error or Ctrl-C: drop what waits, let the blocks that run finish (they cannot be stopped).
@@ -306,7 +315,9 @@ def _compile(call: _Call, block: int, device: Any) -> jax.stages.Compiled:
     sharding = SingleDeviceSharding(device)
     start = jax.ShapeDtypeStruct((), jnp.uint32, sharding=sharding)
     # LLVM's first level takes a third of the default's time to compile a training program, and runs as fast.
-    options: dict[str, str | bool] = {"xla_backend_optimization_level": "1"} if device.platform == "cpu" else {}
+    options: dict[str, str | bool] = (
+        {"xla_backend_optimization_level": "1"} if device.platform == "cpu" else {}
+    )
     return jax.jit(run_block).lower(start, *call.shapes(sharding)).compile(compiler_options=options)
 
 
