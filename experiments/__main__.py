@@ -205,7 +205,10 @@ def main(argv: list[str] | None = None) -> int:
         else:
             from experiments import report
 
-            report.write(args.preset, args.out)
+            page, gallery, comparison = report.write(args.preset, args.out)
+            print(f"wrote {page} and {gallery}")
+            if comparison:
+                print(f"compared with the committed page: {comparison}")
     except InputError as error:
         print(f"experiments {args.command}: {error}", file=sys.stderr)
         return 2

@@ -35,8 +35,8 @@ class Found:
     predictions: list[Prediction]
 
 
-def write(preset: str, out: Path) -> list[Path]:
-    """Write the page and the figures of one preset; returns the paths of the page and of the gallery."""
+def write(preset: str, out: Path) -> tuple[Path, Path, str]:
+    """Write the page and the figures of one preset; returns the paths of page and gallery, and how it compares."""
     results = load(out / preset)
     if not results:
         raise InputError(
@@ -49,7 +49,7 @@ def write(preset: str, out: Path) -> list[Path]:
     gallery.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(render(preset, results, drawn, reference), encoding="utf-8")
     gallery.write_text(render_gallery(preset, drawn), encoding="utf-8")
-    return [page, gallery]
+    return page, gallery, agreement(results, reference)[0] if reference else ""
 
 
 def load(folder: Path) -> dict[str, Found]:
@@ -145,7 +145,7 @@ def render(
     for number, claim in claims.items():
         lines += _section(number, claim, evidence[number], results, drawn)
     if reference is not None:
-        lines += _agreement(results, reference)
+        lines += _agreement_section(results, reference)
     lines += [
         "## How it was made",
         "",
@@ -282,11 +282,8 @@ def _section(
     return [*lines, "What differs from the paper, and why:", "", claim["differs"].strip(), ""]
 
 
-def _agreement(results: dict[str, Found], reference: dict[str, Found]) -> list[str]:
-    """Where these results agree with the committed ones, statement by statement."""
-    title = ["## Agreement with the committed page", ""]
-    if not reference:
-        return [*title, "There are no committed results to compare with.", ""]
+def agreement(results: dict[str, Found], reference: dict[str, Found]) -> tuple[str, list[list[str]]]:
+    """Statement by statement, do these results agree with the committed ones? In one line, and as rows of a table."""
     theirs = {(n, p.claim, p.statement): p for n, f in reference.items() for p in f.predictions}
     rows, counts = [], Counter()
     for name, found in results.items():
@@ -294,28 +291,27 @@ def _agreement(results: dict[str, Found], reference: dict[str, Found]) -> list[s
             q = theirs.get((name, p.claim, p.statement))
             status = "not there" if q is None else _compare(p, q)
             counts[status] += 1
-            rows.append(
-                [
-                    str(p.claim),
-                    name,
-                    p.statement,
-                    _interval(p.ours),
-                    _interval(q.ours) if q else "",
-                    str(p.outcome),
-                    str(q.outcome) if q else "",
-                    status,
-                ]
-            )
+            there = [_interval(q.ours), str(q.outcome)] if q else ["", ""]
+            cells = [str(p.claim), name, p.statement, _interval(p.ours), there[0], str(p.outcome), there[1]]
+            rows.append([*cells, status])
+    return "; ".join(f"{status}: {n} of {len(rows)}" for status, n in sorted(counts.items())), rows
+
+
+def _agreement_section(results: dict[str, Found], reference: dict[str, Found]) -> list[str]:
+    title = ["## Agreement with the committed page", ""]
+    if not reference:
+        return [*title, "There are no committed results to compare with.", ""]
     judged = []
     for number, claim in _claims().items():
-        here, there = (verdict([p for _, p in _evidence(number, claim, r)])[0] for r in (results, reference))
+        here, there = (_judge(claim, _evidence(number, claim, r), r)[0] for r in (results, reference))
         judged.append([f"{number}. {claim['title']}", here, there, "yes" if here == there else "no"])
+    line, rows = agreement(results, reference)
     return [
         *title,
         "Two results agree where their intervals overlap. Outcomes may differ with the size of the run: fewer "
         "replicates leave more statements open.",
         "",
-        "; ".join(f"{status}: {count} of {len(rows)}" for status, count in sorted(counts.items())) + ".",
+        f"{line}.",
         "",
         *_table(["claim", "verdict here", "committed", "same"], judged),
         "",
