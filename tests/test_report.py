@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import re
@@ -201,3 +202,12 @@ def test_the_committed_page_is_what_the_committed_results_give():
         for name in captions:
             for ending in (".png", ".pdf"):
                 assert (report.ROOT / "figures" / name).with_suffix(ending).exists()
+
+
+def test_statements_are_told_apart_and_bear_on_the_claims_that_their_experiment_names():
+    for name, found in report.load(report.COMMITTED).items():
+        statements = [(p.claim, p.statement) for p in found.predictions]
+        assert len(set(statements)) == len(statements), name
+        assert {claim for claim, _ in statements} <= set(
+            importlib.import_module(f"experiments.{name}").CLAIMS
+        )
