@@ -14,6 +14,14 @@ from experiments.store import InMemory, to_json
 
 SMALL = {
     "emse": {"replicates": 60, "models": 2, "n_prompts": 8, "pipelines": 200},
+    "collapse": {
+        "replicates": 4000,
+        "n_prompts": (10, 1000),
+        "strategies": ("rkon", "bkon", "dkon"),
+        "points": 64,
+        "grid_candidates": (4, 16),
+        "grid_responses": (1, 4),
+    },
     "bridge": {
         "replicates": 8,
         "trials": 100,
@@ -92,3 +100,25 @@ def test_bridge_finds_the_two_levels_of_similarity(results):
     assert pairs["pearson"]["value"] == pytest.approx(0.83, abs=0.1)  # as re-run by others
     assert outcome("bridge", results("bridge"), "choosing for diversity alone") == Outcome.HOLDS
     assert outcome("bridge", results("bridge"), "calibrated") == Outcome.FAILS
+
+
+def test_collapse_is_not_cured_by_data(results):
+    result = results("collapse")
+    assert outcome("collapse", result, "data does not remove BKoN's bias") == Outcome.HOLDS
+    assert outcome("collapse", result, "agrees with the exact one") == Outcome.HOLDS
+    exact, measured = result["exact"], result["measured"]
+    for name in ("rkon", "bkon"):
+        for row in measured[name]:
+            bias = exact[name]["bias"] if name == "bkon" else 0.0
+            expected = bias**2 + exact[name]["variance"] / row["n_prompts"]
+            # The exact value has an error of its own, from its Sobol points.
+            error = (
+                row["emse_error"]
+                + 2 * abs(bias) * exact[name]["bias_error"]
+                + 0.1 * expected / row["n_prompts"]
+            )
+            assert abs(row["emse"] - expected) < 4 * error
+    everything = next(row for row in result["grid"] if row["n"] == row["k"])
+    assert everything["bias"] == pytest.approx(0.0, abs=1e-12)
+    assert everything["kl"] == pytest.approx(0.0, abs=1e-9)
+    assert max(row["kl"] for row in result["grid"]) < 1.0987

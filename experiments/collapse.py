@@ -1,0 +1,311 @@
+"""Does more data cure a strategy's bias? The error of the mean loss against N_p, K and N, exact and measured.
+
+Untrained MDN, fresh prompts in every training set. The bias of BKoN is an integral over prompts and its kept density,
+in which N_p does not occur; RKoN has none, and DBKoN is measured beside them. Errors are against the population loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+from scipy.stats import qmc
+
+from experiments.predictions import Estimate, Prediction, agrees, greater, less
+from mrtsim.diagnostics import response_similarity
+from mrtsim.distributions import GaussianModes, hermite
+from mrtsim.learners import MDN
+from mrtsim.losses import mixture_nll
+from mrtsim.selection import Pool, strategy
+from mrtsim.selection_theory import bkon_law, rkon_law
+
+CLAIMS = (6, 7, 9)
+_TOY = GaussianModes()
+
+
+@dataclass(frozen=True)
+class Config:
+    """N and K for the exact grid, and those that are simulated.
+
+    `replicates` are training sets of the smallest N_p; each larger N_p, a multiple of it, gets as many prompts in all,
+    fresh ones. `points` are prompts of the exact expectation, in `randomisations` scrambled Sobol sets.
+    """
+
+    n_prompts: tuple[int, ...] = (10, 100, 1000, 10_000)
+    n_candidates: int = 32
+    k: int = 4
+    grid_candidates: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256)
+    grid_responses: tuple[int, ...] = (1, 2, 4, 8, 16)
+    strategies: tuple[str, ...] = ("rkon", "bkon", "dbkon", "dkon", "filtered-max-min")
+    replicates: int = 20_000
+    points: int = 128
+    randomisations: int = 8
+
+
+PRESETS = {
+    "quick": Config(replicates=4000, n_prompts=(10, 100, 1000), points=32, grid_candidates=(8, 32, 128)),
+    "paper": Config(),
+    "precise": Config(replicates=100_000, points=512, randomisations=16),
+}
+
+
+def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
+    """The exact grid, then training sets of every size under each strategy."""
+    model_key, sobol_key, trial_key = jax.random.split(key, 3)
+    with jax.enable_x64(True):
+        model = MDN(model_key)
+        sets = _prompts(config, sobol_key)
+        losses = [_loss(model, prompts) for prompts in sets]
+        grid = [
+            {"n": n, "k": k, **_exact(sets, losses, n, k)}
+            for n in config.grid_candidates
+            for k in config.grid_responses
+            if k <= n
+        ]
+        known = {
+            "rkon": _exact(sets, losses, config.k, config.k),
+            "bkon": _exact(sets, losses, config.n_candidates, config.k),
+        }
+        fn = partial(_training_set, config.n_prompts[0], config.n_candidates, config.k)
+        measured = {
+            name: _measure(sweep, name, partial(fn, name), trial_key, model, config)
+            for name in config.strategies
+        }
+    return {
+        "n_candidates": config.n_candidates,
+        "k": config.k,
+        "exact": known,
+        "grid": grid,
+        "measured": measured,
+    }
+
+
+def _prompts(config: Config, key: PRNGKeyArray) -> list[np.ndarray]:
+    rng = np.random.default_rng(jax.random.bits(key, (4,)).tolist())
+    return [
+        np.asarray(_TOY.prompts_at(jnp.asarray(qmc.Sobol(_TOY.prompt_dim, rng=rng).random(config.points))))
+        for _ in range(config.randomisations)
+    ]
+
+
+def _loss(model: MDN, prompts: np.ndarray) -> Any:
+    """A map from a law at these prompts to the exact mean and variance of the K-mean, and the modes' frequencies."""
+    mixture = model(jnp.asarray(prompts))
+    nll = jax.jit(mixture_nll)
+    offsets, weights, scales = (np.asarray(a) for a in (_TOY.offsets, _TOY.weights, _TOY.scales))
+    centre = np.asarray(_TOY.centre(jnp.asarray(prompts)))
+
+    def moments(law: Any) -> dict[str, np.ndarray]:
+        kept = law.moments(np.asarray(nll(mixture, jnp.asarray(law.responses))))
+        # The law does not depend on the prompt but for its centre: one prompt tells the modes.
+        z = law.responses[:1, :, None] - centre[0]
+        logs = -0.5 * ((z - offsets) / scales) ** 2 - np.log(scales) + np.log(weights)
+        modes = np.exp(logs - np.logaddexp.reduce(logs, axis=-1, keepdims=True))
+        return {
+            "mean": kept.mean,
+            "variance": kept.variance,
+            "modes": np.einsum("q,qm->m", law.kept[0], modes[0]),
+        }
+
+    return moments
+
+
+def _exact(sets: list[np.ndarray], losses: list[Any], n: int, k: int) -> dict[str, Any]:
+    found = [values(bkon_law(_TOY, x, n, k)) for x, values in zip(sets, losses, strict=True)]
+    truth = [values(rkon_law(_TOY, x, 1))["mean"] for x, values in zip(sets, losses, strict=True)]
+    bias = np.array([(f["mean"] - t).mean() for f, t in zip(found, truth, strict=True)])
+    modes = found[0]["modes"]
+    weights = np.asarray(_TOY.weights)
+    return _over_sets(found) | {
+        "bias": float(bias.mean()),
+        "bias_error": float(bias.std(ddof=1) / np.sqrt(len(bias))),
+        # Of the mean over one prompt: V_x of the kept mean, and the variance given the prompt.
+        "modes": modes.tolist(),
+        "kl": float(np.sum(np.where(modes > 0, modes * np.log(np.maximum(modes, 1e-300) / weights), 0.0))),
+    }
+
+
+def _over_sets(found: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    means = np.array([f["mean"].mean() for f in found])
+    every = np.concatenate([f["mean"] for f in found])
+    within = np.concatenate([f["variance"] for f in found])
+    return {
+        "mean": float(means.mean()),
+        "mean_error": float(means.std(ddof=1) / np.sqrt(len(means))),
+        "variance": float(every.var() + within.mean()),
+    }
+
+
+def _training_set(
+    n_prompts: int, n: int, k: int, name: str, key: PRNGKeyArray, model: MDN
+) -> dict[str, Array]:
+    """Mean loss over a training set, and its mean distance to the exact E[l | x] of the same prompts."""
+    prompt_key, pool_key, strategy_key = jax.random.split(key, 3)
+    chosen = strategy(name)
+    prompts = _TOY.sample_prompts(prompt_key, n_prompts)
+    pool, _ = _TOY.sample_responses(pool_key, prompts, n)
+    geometry = {"similarity", "distance"} & set(chosen.needs)
+    candidates = Pool(
+        rewards=_TOY.reward(prompts, pool), similarity=response_similarity(pool) if geometry else None
+    )
+    kept = chosen(strategy_key if chosen.random else None, candidates, k)
+    mixture = model(prompts)
+    losses = mixture_nll(mixture, jnp.take_along_axis(pool, kept, axis=1)).mean(1)
+    nodes, weights = _TOY.quadrature(prompts, hermite(12))
+    return {"loss": losses.mean(), "error": (losses - (mixture_nll(mixture, nodes) * weights).sum(1)).mean()}
+
+
+def _measure(
+    sweep: Any, name: str, fn: Any, key: PRNGKeyArray, model: MDN, config: Config
+) -> list[dict[str, Any]]:
+    """Bias, variance and EMSE of the mean loss over training sets of each size, each from prompts of its own."""
+    rows = []
+    for size in config.n_prompts:
+        merge = size // config.n_prompts[0]
+        parts = config.replicates // merge * merge
+        found = sweep.replicates(f"{name}/n_prompts={size}", fn, jax.random.fold_in(key, size), parts, model)
+        loss, error = (found[part].reshape(-1, merge).mean(1) for part in ("loss", "error"))
+        count = len(loss)
+        # The bias prompt by prompt, which V_x does not enter: the interval is narrow.
+        bias, bias_error = float(error.mean()), float(error.std(ddof=1) / np.sqrt(count))
+        variance = float(loss.var(ddof=1))
+        fourth = float(np.mean((loss - loss.mean()) ** 4))
+        variance_error = np.sqrt(max(fourth - variance**2 * (count - 3) / (count - 1), 0.0) / count)
+        rows.append(
+            {
+                "n_prompts": size,
+                "sets": count,
+                "bias": bias,
+                "bias_error": bias_error,
+                "variance": variance,
+                "emse": bias**2 - bias_error**2 + variance,
+                "emse_error": float(np.hypot(2 * bias * bias_error, variance_error)),
+            }
+        )
+    return rows
+
+
+def predictions(result: dict[str, Any]) -> list[Prediction]:
+    """Claims 6, 7 and 9: whose bias more data removes."""
+    measured, exact = result["measured"], result["exact"]
+    n, k = result["n_candidates"], result["k"]
+    first, last = ({name: rows[i] for name, rows in measured.items()} for i in (0, -1))
+    big = last["bkon"]["n_prompts"]
+    bias = {name: Estimate.from_standard_error(row["bias"], row["bias_error"]) for name, row in last.items()}
+    found = []
+    ratio = last["bkon"]["bias"] / first["bkon"]["bias"]
+    relative = np.hypot(*(row["bias_error"] / row["bias"] for row in (first["bkon"], last["bkon"])))
+    left = Estimate.from_standard_error(ratio, float(abs(ratio) * relative))
+    found.append(
+        Prediction(
+            7,
+            "data does not remove BKoN's bias of the loss: over 90 % of it is left at the largest N_p",
+            left,
+            greater(left, 0.9),
+            exact=1.0,
+            note=f"N = {n}, K = {k}; "
+            + ", ".join(f"{row['bias']:.4f} at N_p = {row['n_prompts']}" for row in measured["bkon"]),
+        )
+    )
+    emse = {name: Estimate.from_standard_error(row["emse"], row["emse_error"]) for name, row in last.items()}
+    gap = _gap(last["bkon"], last["rkon"])
+    found.append(
+        Prediction(
+            7,
+            "with the most prompts BKoN's EMSE of the loss is still above RKoN's",
+            gap,
+            greater(gap, 0.0),
+            exact=exact["bkon"]["bias"] ** 2 + (exact["bkon"]["variance"] - exact["rkon"]["variance"]) / big,
+            note=f"BKoN {emse['bkon'].value:.3g}, RKoN {emse['rkon'].value:.3g} nats^2",
+        )
+    )
+    found.append(
+        Prediction(
+            7,
+            "BKoN's measured bias agrees with the exact one within 4 standard errors",
+            bias["bkon"],
+            agrees(
+                bias["bkon"].value,
+                exact["bkon"]["bias"],
+                float(np.hypot(last["bkon"]["bias_error"], exact["bkon"]["bias_error"])),
+            ),
+            exact=exact["bkon"]["bias"],
+            primary=False,
+        )
+    )
+    share = max(exact["bkon"]["modes"])
+    found.append(
+        Prediction(
+            7,
+            "BKoN's kept responses fall on one of the three modes (its share above 0.9, exact)",
+            Estimate(share, share, share),
+            greater(Estimate(share, share, share), 0.9),
+            exact=share,
+            note=f"KL(kept || truth) = {exact['bkon']['kl']:.3f} nats, at most log 3 = {np.log(3):.3f}",
+        )
+    )
+    found.append(
+        Prediction(
+            6,
+            f"RKoN's bias of the loss over all simulated training sets is below 1 % of BKoN's (N = {n}, K = {k})",
+            _absolute(bias["rkon"]),
+            less(_absolute(bias["rkon"]), 0.01 * abs(exact["bkon"]["bias"])),
+            exact=0.0,
+        )
+    )
+    others = [name for name in emse if name != "rkon"]
+    best = min(others, key=lambda name: emse[name].value)
+    ahead = _gap(last[best], last["rkon"])
+    found.append(
+        Prediction(
+            6,
+            "with the most prompts no strategy has a smaller EMSE of the loss than RKoN",
+            ahead,
+            greater(ahead, 0.0),
+            note=f"next is {best} with {emse[best].value:.3g} nats^2, RKoN has {emse['rkon'].value:.3g}",
+        )
+    )
+    if "dkon" in first:
+        few = _gap(first["rkon"], first["dkon"])
+        found.append(
+            Prediction(
+                9,
+                "with the fewest prompts DKoN has a smaller EMSE of the mean loss than RKoN",
+                few,
+                greater(few, 0.0),
+                primary=False,
+                note=f"at N_p = {first['dkon']['n_prompts']}; where prompts are many its bias is what is left",
+            )
+        )
+    if "dbkon" in bias:
+        part = Estimate.from_standard_error(
+            last["dbkon"]["bias"] / exact["bkon"]["bias"],
+            last["dbkon"]["bias_error"] / abs(exact["bkon"]["bias"]),
+        )
+        found.append(
+            Prediction(
+                9,
+                "DBKoN (alpha = 1) has little of BKoN's bias under the toy's reward (less than half)",
+                part,
+                less(part, 0.5),
+                primary=False,
+            )
+        )
+    return found
+
+
+def _gap(larger: dict[str, Any], smaller: dict[str, Any]) -> Estimate:
+    return Estimate.from_standard_error(
+        larger["emse"] - smaller["emse"], float(np.hypot(larger["emse_error"], smaller["emse_error"]))
+    )
+
+
+def _absolute(e: Estimate) -> Estimate:
+    """The interval of the absolute value."""
+    ends = sorted((abs(e.low), abs(e.high)))
+    return Estimate(abs(e.value), 0.0 if e.low <= 0 <= e.high else ends[0], ends[1])

@@ -1,0 +1,67 @@
+"""Claim 7: EMSE of the mean loss against N_p, BKoN's exact bias against K and N, and the modes that are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures import style
+
+_Z = 1.959963984540054
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """Figure of `experiments.collapse`; bars are 95 % intervals, lines of RKoN and BKoN are exact."""
+    fig, (left, middle, right) = style.figure(1, 3, width=style.PAGE, height=2.7)
+    _errors(left, result)
+    grid = result["grid"]
+    responses = sorted({row["k"] for row in grid})
+    for k, look in zip(responses, style.SERIES, strict=False):
+        rows = [row for row in grid if row["k"] == k]
+        n = [row["n"] for row in rows]
+        middle.plot(n, [abs(row["bias"]) for row in rows], **look, label=f"K = {k}")
+        right.plot(n, [row["kl"] for row in rows], **look)
+    for ax in (middle, right):
+        style.powers_of_two(ax, sorted({row["n"] for row in grid}))
+        ax.set_xlabel("candidates N")
+        ax.set_ylim(bottom=0)
+    middle.set_ylabel("|bias| of the loss, BKoN, exact (nats)")
+    middle.legend()
+    right.axhline(np.log(3), **style.FLOOR)
+    right.annotate("one mode: log 3", (0.02, np.log(3)), (0, 2), ("axes fraction", "data"), "offset points")
+    right.set_ylabel("KL(kept ‖ truth) of the modes (nats)")
+    right.set_ylim(top=1.25)
+    return fig
+
+
+def _errors(ax: Axes, result: dict[str, Any]) -> None:
+    for number, (name, rows) in enumerate(result["measured"].items()):
+        look = style.STRATEGIES[name]
+        sizes = np.array([row["n_prompts"] for row in rows], float)
+        value = np.array([row["emse"] for row in rows])
+        half = _Z * np.array([row["emse_error"] for row in rows])
+        shift = 1.08 ** (number - 2)
+        known = result["exact"].get(name)
+        style.interval(
+            ax,
+            sizes * shift,
+            value,
+            np.maximum(value - half, value / 10),
+            value + half,
+            **(look | {"linestyle": "none"} if known else look),
+        )
+        if known:
+            many = np.geomspace(sizes[0], sizes[-1], 100)
+            bias = known["bias"] if name == "bkon" else 0.0
+            ax.plot(
+                many, bias**2 + known["variance"] / many, color=look["color"], linestyle=look["linestyle"]
+            )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("prompts N_p")
+    ax.set_ylabel("EMSE of the mean loss (nats²)")
+    ax.set_title(f"N = {result['n_candidates']}, K = {result['k']}")
+    ax.legend(loc="lower left", borderaxespad=0.2)
