@@ -49,7 +49,8 @@ class Prediction:
 
     Phrase it so that "holds" speaks for the claim (`report.verdict` counts on it), and the same in every preset.
     `claim` is the number of the paper's claim (1 to 11). `primary` marks the statements that the claim stands or
-    falls with; the others are about its limits.
+    falls with; the others are about its limits, or `context`: about the paper's own numbers, or about something beside
+    the claim, which cannot change the verdict.
     """
 
     claim: int
@@ -60,6 +61,12 @@ class Prediction:
     exact: float | None = None
     primary: bool = True
     note: str = ""
+    context: bool = False
+
+    @property
+    def kind(self) -> str:
+        """primary, limit or context."""
+        return "context" if self.context else "primary" if self.primary else "limit"
 
 
 def less(ours: Estimate, bound: float) -> Outcome:

@@ -73,13 +73,14 @@ def verdict(predictions: Sequence[Prediction]) -> tuple[str, list[str]]:
     """The verdict on a claim, and the statements that limit it.
 
     Every statement is phrased so that "holds" speaks for the claim, and its outcome is computed from an interval. The
-    claim rests on its primary statements; the others say how far it reaches.
+    claim rests on its primary statements; limits say how far it reaches; context does not count.
 
     - not testable here: no primary statement is settled (or there is none);
     - does not hold: of the primary statements that are settled, every one fails;
-    - holds: every primary statement holds, and no other one fails;
-    - holds with limits: anything between; the limits are the statements that fail, and the primary ones that are open.
+    - holds: every primary statement holds, and no limit fails;
+    - holds with limits: anything between; named are the statements that fail, and the primary ones that are open.
     """
+    predictions = [p for p in predictions if p.kind != "context"]
     primary = [p for p in predictions if p.primary]
     holding = [p for p in primary if p.outcome == Outcome.HOLDS]
     failing = [p for p in primary if p.outcome == Outcome.FAILS]
@@ -168,10 +169,10 @@ def render(
 
 
 _HOW = (
-    "a claim *holds* where all its primary statements hold and no other one fails; it *does not hold* where every "
-    "settled primary statement fails; it is *not testable here* where no primary statement can be settled; anything "
-    "between *holds with limits*, and its section names them. A statement holds or fails only where its whole "
-    "interval says so."
+    "a claim *holds* where all its primary statements hold and no statement about its limits fails; it *does not hold* "
+    "where every settled primary statement fails; it is *not testable here* where no primary statement can be settled; "
+    "anything between *holds with limits*, and its section names them. Statements marked as context do not count. A "
+    "statement holds or fails only where its whole interval says so."
 )
 
 
@@ -226,7 +227,7 @@ def _summary_row(
     preset: str,
 ) -> list[str]:
     title = f"[{number}. {claim['title']}](#{_anchor(number, claim)})"
-    headline = next((pair for pair in evidence if pair[1].primary), None)
+    headline = next((pair for pair in evidence if pair[1].kind == "primary"), None)
     name = headline[0] if headline else claim["experiments"][0]
     command = f"`python -m experiments run {name} --preset {preset}`"
     figure = f"[{name}](figures/{name}.png)" if name in drawn else ""
@@ -271,7 +272,7 @@ def _section(
                     _interval(p.ours),
                     _number(p.exact),
                     str(p.outcome),
-                    "primary" if p.primary else "limit",
+                    p.kind,
                     name,
                     p.note,
                 ]

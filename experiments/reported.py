@@ -86,6 +86,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
             Outcome.FAILS if Outcome.HOLDS in (one_over_k, greater(exponent, 1.0)) else Outcome.OPEN,
             exact=1.0,
             primary=False,
+            context=True,
             note="held-out loss after training is not the estimator's variance, so the law need not carry over",
         ),
     ]

@@ -361,13 +361,20 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                 judged,
                 judged["responses"],
                 primary=False,
+                context=True,
             )
         )
     return found
 
 
 def _chi_square_prediction(
-    claim: int, statement: str, test: dict[str, Any], responses: list[int], *, primary: bool
+    claim: int,
+    statement: str,
+    test: dict[str, Any],
+    responses: list[int],
+    *,
+    primary: bool,
+    context: bool = False,
 ) -> Prediction:
     scores = ", ".join(f"{z:+.1f} (K = {k})" for k, z in zip(responses, test["z"], strict=True))
     others = "".join(
@@ -385,5 +392,6 @@ def _chi_square_prediction(
         Outcome.HOLDS if test["p_value"] >= _LEVEL else Outcome.FAILS,
         exact=float(test["degrees_of_freedom"]),
         primary=primary,
+        context=context,
         note=f"p = {test['p_value']:.2g}{others}; standard scores {scores}, correlated as all K share their prompts",
     )

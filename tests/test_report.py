@@ -70,6 +70,10 @@ class TestVerdict:
         for order in itertools.permutations(predictions):
             assert verdict(order)[0] == expected
 
+    def test_context_does_not_count(self):
+        assert verdict([prediction(HOLDS), prediction(FAILS, primary=False, context=True)]) == ("holds", [])
+        assert verdict([prediction(FAILS, context=True)])[0] == "not testable here"
+
     def test_limits_are_named(self):
         judged, limits = verdict(
             [prediction(HOLDS), prediction(FAILS, primary=False, statement="at small K")]
