@@ -371,6 +371,10 @@ def test_regret_of_what_cannot_be_had():
     assert curve.n_prompts.tolist() == [2, 1, 0]
     assert np.isinf([curve.variance[2], curve.cost[2], curve.regret[2]]).all()
     assert regret_curve(TOY, TOY_COST, budget=10.0).responses_per_prompt.tolist() == [1, 2, 3, 4, 5, 6]
+    # Where the best leaves no variance at all, anything that leaves some is infinitely worse.
+    whole = regret_curve(TOY, TOY_COST, [5, 6], budget=1e6, population=20, candidates=6)
+    assert whole.variance[1] == 0 < whole.variance[0]
+    assert whole.regret.tolist() == [math.inf, 0]
     long = regret_curve(VarianceComponents(1e-9, 1.0), TOY_COST, budget=1e12).responses_per_prompt
     assert len(long) < 70
     assert np.all(np.diff(long) > 0)
@@ -517,6 +521,9 @@ def test_pilot_planning_edges():
         ({"budget": 1e60}, "choose units"),
         ({"budget": 400, "max_responses": 0}, "max_responses must be a whole number from 1"),
         ({"budget": 400, "max_prompts": 2.5}, "max_prompts must be a whole number"),
+        ({"budget": 400, "max_prompts": math.inf}, "max_prompts must be a whole number"),
+        ({"budget": 400, "candidates": "eight"}, "candidates must be a whole number.*not 'eight'"),
+        ({"budget": [400]}, r"budget must be a finite number, 0 or above, not \[400\]"),
         ({"budget": 400, "n_prompts": 5, "responses_per_prompt": 5}, "nothing is left to choose"),
         ({"budget": 400, "n_prompts": 5, "population": 4}, "n_prompts = 5 is more than population = 4"),
         ({"budget": 400, "responses_per_prompt": 5, "max_responses": 4}, "more than max_responses = 4"),
@@ -530,7 +537,22 @@ def test_errors_name_the_remedy(arguments, message):
         allocate(TOY, TOY_COST, **arguments)
 
 
+def test_groups_are_not_simple_random_draws():
+    grouped = VarianceComponents(0.1, 1.0, group=0.3)
+    with pytest.raises(InputError, match=r"population .* does not go with redundancy"):
+        allocate(grouped, TOY_COST, budget=400, population=90, redundancy=2)
+    # Without a component of groups redundancy says nothing.
+    assert allocate(TOY, TOY_COST, budget=400, population=90, redundancy=2) == allocate(
+        TOY, TOY_COST, budget=400, population=90
+    )
+
+
 def test_negative_estimates_are_refused():
+    with pytest.raises(InputError, match=r"the response component .* must be a finite number") as error:
+        allocate(VarianceComponents(0.1, math.inf), TOY_COST, budget=400)
+    assert "max_responses" not in str(
+        error.value
+    )  # the remedy for a negative estimate is none for an infinite one
     with pytest.raises(InputError, match=r"0 or above, not -0\.1: plan at a confidence limit"):
         allocate(VarianceComponents(-0.1, 1.0), TOY_COST, budget=400)
     with pytest.raises(InputError, match="cost of a response must be"):
