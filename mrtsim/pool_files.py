@@ -91,13 +91,18 @@ class PoolFormat:
         def both(a: Any, b: Any) -> Any:
             return None if a is None or b is None else np.concatenate([a, b])
 
-        if first.embeddings is not None and second.embeddings is not None:
-            self._same_width(first.embeddings.shape[1], second.embeddings.shape[1], second.position)
+        embeddings = first.embeddings, second.embeddings
+        if embeddings[0] is not None and embeddings[1] is not None:
+            widths = embeddings[0].shape[1], embeddings[1].shape[1]
+            if self.wanted.embeddings:
+                self.same_width(*widths, second.position)
+            elif widths[0] != widths[1]:  # only reported on: then it is not
+                embeddings = None, None
         return Chunk(
             self._stack(first.records, second.records),
             [*first.prompts, *second.prompts],
             both(first.rewards, second.rewards),
-            both(first.embeddings, second.embeddings),
+            both(*embeddings),
             both(first.losses, second.losses),
             None,
             first.position,
@@ -114,7 +119,8 @@ class PoolFormat:
             file.flush()
             os.fsync(file.fileno())
 
-    def _same_width(self, first: int, other: int, position: int) -> None:
+    def same_width(self, first: int, other: int, position: int) -> None:
+        """InputError, naming where, if embeddings that are needed change their number of features."""
         if first != other:
             raise InputError(
                 f"{self.path}, {self.unit} {position}: an embedding of {other} features where others have {first}"

@@ -294,7 +294,7 @@ def _keep_scattered(format_: PoolFormat, chooser: Chooser, folder: Path, progres
     """First pass over a file whose prompts are scattered: which rows to keep."""
     codes: dict[str, int] = {}
     parts: dict[str, list[NDArray[Any]]] = {"code": [], "rewards": [], "losses": []}
-    width = 0
+    widths: list[int] = []
     spill = folder / "embeddings"
     with spill.open("wb") as file:
         for chunk in format_.chunks(progress):
@@ -303,7 +303,9 @@ def _keep_scattered(format_: PoolFormat, chooser: Chooser, folder: Path, progres
                 if (values := getattr(chunk, name)) is not None:
                     parts[name].append(values)
             if chunk.embeddings is not None:
-                width = chunk.embeddings.shape[1]
+                widths.append(chunk.embeddings.shape[1])
+                if chooser.wanted.embeddings:
+                    format_.same_width(widths[0], widths[-1], chunk.position)
                 file.write(chunk.embeddings.tobytes())
     code = np.concatenate(parts["code"])
     # A column that is only reported on may be unreadable in some chunk; then it is not reported on.
@@ -311,8 +313,8 @@ def _keep_scattered(format_: PoolFormat, chooser: Chooser, folder: Path, progres
         np.concatenate(parts[n]) if sum(map(len, parts[n])) == len(code) else None
         for n in ("rewards", "losses")
     )
-    complete = width and spill.stat().st_size == 4 * width * len(code)
-    embeddings = np.memmap(spill, np.float32, "r", shape=(len(code), width)) if complete else None
+    complete = len(set(widths)) == 1 and spill.stat().st_size == 4 * widths[0] * len(code)
+    embeddings = np.memmap(spill, np.float32, "r", shape=(len(code), widths[0])) if complete else None
     order = np.argsort(code, kind="stable")
     sizes = np.bincount(code).astype(np.int64)
     names = list(codes)

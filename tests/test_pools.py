@@ -316,6 +316,7 @@ def test_bad_embeddings_are_named(tmp_path, line, message):
         ({"prompt_id": ["a", "a"], "reward": ["1", "2"]}, "not a column of numbers"),
         ({"prompt_id": ["a", "b"], "reward": [[1.0, 2.0], []]}, "row 2: an empty pool"),
         ({"prompt_id": [], "reward": []}, "no rows"),
+        ({"prompt_id": ["a", "b"], "score": [1.0, 2.0]}, "no column 'reward'.*--reward-column"),
     ],
 )
 def test_bad_parquet_is_named(tmp_path, frame, message):
@@ -323,6 +324,120 @@ def test_bad_parquet_is_named(tmp_path, frame, message):
     with pytest.raises(InputError, match=message):
         select_file(tmp_path / "pool.parquet", tmp_path / "kept.parquet", "bkon", 1)
     assert not (tmp_path / "kept.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("embedding", "message"),
+    [
+        ([[1.0, 0.0], [1.0, 0.0, 1.0]], "row 2, column 'embedding': an embedding of 3 features .* have 2"),
+        ([[1.0, 0.0], [0.0, 0.0]], "row 2, column 'embedding': .* not finite, or all zeros"),
+        ([[1.0, 0.0], [1e300, 0.0]], "row 2, column 'embedding': .* not finite, or all zeros"),
+        ([1.0, 2.0], "row 1, column 'embedding': Float64 is not a list of numbers"),
+        (["1", "2"], "row 1, column 'embedding': String is not a list of numbers"),
+    ],
+)
+def test_bad_embeddings_of_parquet_are_named_only_where_they_are_needed(tmp_path, embedding, message):
+    frame = pl.DataFrame({"prompt_id": ["a", "a"], "reward": [1.0, 2.0], "embedding": embedding})
+    frame.write_parquet(tmp_path / "pool.parquet")
+    out = tmp_path / "kept.parquet"
+    with pytest.raises(InputError, match=message):
+        select_file(tmp_path / "pool.parquet", out, "dbkon", 1)
+    assert not out.exists()
+    report = select_file(tmp_path / "pool.parquet", out, "bkon", 1)
+    assert pl.read_parquet(out).equals(frame[1:])
+    assert report.similarity_kept is None
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("reward", [["high", "low"], [1.0, None]], ids=["text", "missing"])
+def test_rewards_that_are_not_needed_need_not_be_numbers(tmp_path, suffix, reward):
+    """A strategy of embeddings alone keeps the rows, and says nothing about rewards that it cannot read."""
+    rows = [
+        {"prompt_id": "a", "reward": r, "embedding": e}
+        for r, e in zip(reward, [[1.0, 0.0], [0.0, 1.0]], strict=True)
+    ]
+    source, out = write(tmp_path / f"pool{suffix}", rows), tmp_path / f"kept{suffix}"
+    report = select_file(source, out, "dkon", 1)
+    assert read(out) == rows[:1]  # both cover as much: the first
+    assert report.reward_pool is None
+    with pytest.raises(InputError, match="column 'reward'"):
+        select_file(source, out, "bkon", 1)
+    assert read(out) == rows[:1]  # what stood there still stands
+
+
+def test_lists_of_other_lengths_are_told_from_the_pool(tmp_path):
+    source, out = tmp_path / "pool.jsonl", tmp_path / "kept.jsonl"
+    source.write_text('{"prompt_id":"a","text":["x","y"],"tags":["u","v","w"]}\n')
+    with pytest.raises(InputError, match=r"cannot tell the pool from its lists \(lengths \[2, 3\]\)"):
+        select_file(source, out, "rkon", 1)
+    pl.read_ndjson(source).write_parquet(tmp_path / "pool.parquet")
+    with pytest.raises(InputError, match=r"row 1: cannot tell the pool from its lists \(lengths \[2, 3\]\)"):
+        select_file(tmp_path / "pool.parquet", tmp_path / "kept.parquet", "rkon", 1)
+    row = {"prompt_id": "a", "reward": [1.0, 3.0], "tags": ["u", "v", "w"], "loss": [0.5]}
+    source.write_text(json.dumps(row) + "\n")
+    select_file(source, out, "bkon", 1)
+    assert read(out) == [{**row, "reward": [3.0]}]
+    with pytest.raises(InputError, match="column 'loss': expected a list of 2"):
+        select_file(source, out, "bkon", 1, columns=pool_files.Columns(loss="loss"))
+
+
+def test_a_byte_order_mark_and_a_missing_last_newline_do_no_harm(tmp_path):
+    (tmp_path / "pool.csv").write_bytes(b"\xef\xbb\xbfprompt_id,reward\na,1\na,2")
+    select_file(tmp_path / "pool.csv", tmp_path / "kept.csv", "bkon", 1)
+    assert (tmp_path / "kept.csv").read_bytes().removeprefix(b"\xef\xbb\xbf") == b"prompt_id,reward\na,2"
+    (tmp_path / "pool.csv").write_bytes(b'prompt_id,reward\na,"1"x\n')
+    with pytest.raises(InputError, match="line 2: not CSV"):
+        select_file(tmp_path / "pool.csv", tmp_path / "kept.csv", "bkon", 1)
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_the_width_of_embeddings_is_one_over_the_whole_file(tmp_path, monkeypatch, scattered):
+    """Also where the rows are read in pieces."""
+    monkeypatch.setattr(pool_files, "CHUNK_ROWS", 16)
+    names = "ab" * 20 if scattered else "a" * 20 + "b" * 20
+    rows = [{"prompt_id": name, "reward": 1.0, "embedding": [1.0, 0.5]} for name in names]
+    rows[-1]["embedding"] = [1.0, 0.5, 2.0]
+    source = write(tmp_path / "pool.jsonl", rows)
+    with pytest.raises(InputError, match=r"line 40.* 3 features where others have 2"):
+        select_file(source, tmp_path / "kept.jsonl", "dkon", 1)
+    assert not (tmp_path / "kept.jsonl").exists()
+    # A strategy that needs no embedding does without it.
+    report = select_file(source, tmp_path / "kept.jsonl", "bkon", 1)
+    assert (report.kept, report.similarity_kept) == (2, None)
+
+
+def test_widths_that_add_up_by_accident_are_not_mixed(tmp_path, monkeypatch):
+    """1 + 3 + 2 + 2 features fill four rows of two."""
+    monkeypatch.setattr(pool_files, "CHUNK_ROWS", 16)
+    rows = [
+        {"prompt_id": name, "reward": 1.0, "embedding": [1.0] * width}
+        for name, width in zip("abab", (1, 3, 2, 2), strict=True)
+    ]
+    with pytest.raises(InputError, match=r"line 2.* 3 features where others have 1"):
+        select_file(write(tmp_path / "pool.jsonl", rows), tmp_path / "kept.jsonl", "dkon", 1)
+
+
+@pytest.mark.parametrize(("strategy", "limit"), [("bkon", "MAX_CANDIDATES"), ("dkon", "MAX_COMPARED")])
+@pytest.mark.parametrize("chunk", [1 << 14, 16])
+def test_a_pool_beyond_the_limit_asks_for_the_prompt_column(tmp_path, monkeypatch, strategy, limit, chunk):
+    monkeypatch.setattr(pools, limit, 30)
+    monkeypatch.setattr(pool_files, "CHUNK_ROWS", chunk)
+    rows = [{"prompt_id": "a", "reward": 1.0, "embedding": [1.0, 0.5]} for _ in range(40)]
+    with pytest.raises(InputError, match=r"prompt 'a' has too many candidates.*is the prompt column"):
+        select_file(write(tmp_path / "pool.jsonl", rows), tmp_path / "kept.jsonl", strategy, 1)
+    assert not (tmp_path / "kept.jsonl").exists()
+
+
+def test_paths_that_cannot_be_are_refused(tmp_path):
+    source = write(tmp_path / "pool.jsonl", candidates())
+    (tmp_path / "folder.jsonl").mkdir()
+    for given, out, message in (
+        (tmp_path / "folder.jsonl", "kept.jsonl", "is not a file"),
+        (tmp_path / "absent.jsonl", "kept.jsonl", "does not exist"),
+        (source, "k" * 300 + ".jsonl", "File name too long"),
+    ):
+        with pytest.raises(InputError, match=message):
+            select_file(given, tmp_path / out, "bkon", 1)
 
 
 @pytest.mark.parametrize(
