@@ -75,7 +75,8 @@ def tied_inclusion_probability(low: Any, high: Any, n_candidates: int, k: int) -
     narrow = width * n_candidates < 1e-4 * np.sqrt(k)
     middle = inclusion_probability(0.5 * (low + high), n_candidates, k)
     integral = _inclusion_integral(high, n_candidates, k) - _inclusion_integral(low, n_candidates, k)
-    return np.where(narrow, middle, integral / np.where(narrow, 1.0, width))
+    # Rounding of the difference may leave what is 0 a little below it.
+    return np.where(narrow, middle, np.clip(integral / np.where(narrow, 1.0, width), 0.0, 1.0))
 
 
 @dataclass(frozen=True)
