@@ -22,6 +22,16 @@ SMALL = {
         "grid_candidates": (4, 16),
         "grid_responses": (1, 4),
     },
+    "misalignment": {
+        "n_prompts": 8,
+        "replicates": 6,
+        "candidates": (8, 32),
+        "responses": (4, 8),
+        "agreements": (0.0, 1.0),
+        "runs": 3,
+        "training_prompts": 20,
+        "checkpoints": (0, 5),
+    },
     "bridge": {
         "replicates": 8,
         "trials": 100,
@@ -122,3 +132,26 @@ def test_collapse_is_not_cured_by_data(results):
     assert everything["bias"] == pytest.approx(0.0, abs=1e-12)
     assert everything["kl"] == pytest.approx(0.0, abs=1e-9)
     assert max(row["kl"] for row in result["grid"]) < 1.0987
+
+
+def test_misalignment_is_exact_where_it_is_known(results):
+    result = results("misalignment")
+    everything = next(row for row in result["sizes"] if row["n"] == row["k"])
+    assert everything["value"] == pytest.approx(1.0, abs=1e-9)
+    assert everything["per_prompt"] == pytest.approx(1.0, abs=1e-9)
+    by_agreement = {row["agreement"]: row["value"] for row in result["agreements"] if row["n"] == 32}
+    assert by_agreement[0.0] == pytest.approx(result["here"]["value"])
+    assert by_agreement[1.0] == pytest.approx(result["likelihood"]["value"])
+    assert by_agreement[1.0] > 0.99 > by_agreement[0.0]
+
+
+def test_the_numeric_law_of_misalignment_agrees_with_the_closed_form():
+    from experiments.misalignment import _cosines, _law
+    from experiments.untrained import problems
+    from mrtsim.diagnostics import exact
+
+    (problem,) = problems(jax.random.key(1), 1, 4)
+    known = exact(problem, "bkon", n_candidates=16, k=4)
+    ((batch, each),) = _cosines(problem, [_law(16, 4, 0.0)])
+    assert batch == pytest.approx(known.batch_cosine, abs=1e-4)
+    assert each == pytest.approx(known.gradient.cosine.mean(), abs=1e-4)

@@ -1,0 +1,287 @@
+"""Where does BKoN's gradient point away from the true one? A map over N, K and the reward, and along training.
+
+The cosine of BKoN's expected batch gradient with the true one, exact, for untrained MDNs. The reward goes from the
+paper's -(y - f)^2, which prefers the middle mode, to the log-density: r = (1 - a) (-(y - f)^2) / s_1 + a log p / s_2,
+each in units of its standard deviation under p; a is the agreement. Then the same cosine while MDNs train on RKoN's and
+on BKoN's picks, at prompts they did not see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+from scipy.stats import binomtest
+
+from experiments.predictions import Estimate, Prediction, greater, less, published
+from experiments.untrained import problems
+from mrtsim.diagnostics import Problem
+from mrtsim.distributions import GaussianModes
+from mrtsim.learners import MDN
+from mrtsim.losses import mdn_nll
+from mrtsim.selection import Pool, strategy
+from mrtsim.selection_theory import KeptLaw, bkon_law
+from mrtsim.training import Recipe
+
+CLAIMS = (8,)
+_TOY = GaussianModes()
+_NODES = 2048  # of a mode, for rewards without a closed form
+
+
+@dataclass(frozen=True)
+class Config:
+    """The paper's network, N and K; `replicates` untrained networks, `runs` training runs for each kind of data."""
+
+    n_prompts: int = 30
+    n_candidates: int = 32
+    k: int = 4
+    candidates: tuple[int, ...] = (4, 8, 16, 32, 64, 128)
+    responses: tuple[int, ...] = (1, 2, 4, 8, 16)
+    agreements: tuple[float, ...] = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98, 0.99, 1.0)
+    replicates: int = 20
+    runs: int = 8
+    training_prompts: int = 150
+    checkpoints: tuple[int, ...] = (0, 10, 20, 30, 50, 70, 100, 200, 400)
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+PRESETS = {
+    "quick": Config(
+        replicates=6, runs=2, candidates=(8, 32), responses=(1, 4, 8), agreements=(0.0, 0.5, 1.0)
+    ),
+    "paper": Config(),
+    "precise": Config(replicates=400, runs=64, candidates=(4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)),
+}
+
+
+def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
+    """The two maps, then the training runs."""
+    map_key, data_key = jax.random.split(key)
+    sizes = [(n, k) for n in config.candidates for k in config.responses if k <= n]
+    here = (config.n_candidates, config.k)
+    dials = [(n, a) for n in config.candidates for a in config.agreements if n >= config.k]
+    laws = [_law(n, k, 0.0) for n, k in [here, *sizes]]
+    laws += [_law(n, config.k, a) for n, a in [(here[0], 1.0), *dials]]
+    cosines = []
+    for index in range(config.replicates):
+        # One network at a time: its gradients at the nodes are what takes memory.
+        (problem,) = problems(jax.random.fold_in(map_key, index), 1, config.n_prompts)
+        cosines.append(_cosines(problem, laws))
+    summaries = iter(_summary(values) for values in np.stack(cosines, axis=1))
+    return {
+        "n_candidates": config.n_candidates,
+        "k": config.k,
+        "here": next(summaries),
+        "sizes": [{"n": n, "k": k, **next(summaries)} for n, k in sizes],
+        "likelihood": next(summaries),
+        "agreements": [{"n": n, "agreement": a, **next(summaries)} for n, a in dials],
+        "training": {name: _training(config, name, data_key, sweep) for name in ("rkon", "bkon")},
+    }
+
+
+def reward(agreement: float) -> Any:
+    """The reward that is the paper's at agreement 0 and the log-density at 1."""
+    z, weights = (np.asarray(a) for a in _TOY.quadrature(jnp.zeros((1, _TOY.prompt_dim))))
+    scales = []
+    for values in (
+        -np.square(z),
+        np.asarray(_TOY.log_density(jnp.zeros((1, _TOY.prompt_dim)), jnp.asarray(z))),
+    ):
+        mean = (weights * values).sum()
+        scales.append(float(np.sqrt((weights * np.square(values - mean)).sum())))
+
+    def mixed(prompts: Array, responses: Array) -> Array:
+        likelihood = _TOY.log_density(prompts, responses)
+        return (1 - agreement) * _TOY.reward(prompts, responses) / scales[
+            0
+        ] + agreement * likelihood / scales[1]
+
+    return mixed
+
+
+def _law(n: int, k: int, agreement: float) -> KeptLaw:
+    """BKoN's law at a prompt with centre 0: that of every prompt, shifted."""
+    with jax.enable_x64(True):
+        return bkon_law(_TOY, np.zeros((1, _TOY.prompt_dim)), n, k, reward(agreement), resolution=_NODES)
+
+
+def _cosines(problem: Problem, laws: list[KeptLaw]) -> np.ndarray:
+    """Cosines under each law, (laws, 2): of the expected batch gradient, and the mean over prompts of each prompt's."""
+    with jax.enable_x64(True):
+        centre = np.asarray(_TOY.centre(jnp.asarray(problem.prompts)))
+        # All laws have the same nodes.
+        responses = jnp.asarray(centre[:, None] + laws[0].responses)
+        return np.asarray(
+            _compare(problem, responses, jnp.asarray(np.concatenate([law.kept for law in laws])))
+        )
+
+
+@eqx.filter_jit
+def _compare(problem: Problem, responses: Array, kept: Array) -> Float[Array, "laws 2"]:
+    gradients = problem.rows(responses)[..., 1:]
+    truth = problem.coordinates(problem.true_gradient)
+
+    def under(weights: Array) -> Array:
+        expected = jnp.einsum("q,pqo->po", weights, gradients)
+        each = _cosine(problem.coordinates(expected), truth)
+        return jnp.stack([_cosine(problem.batch(expected), problem.true_batch), each.mean()])
+
+    return jax.lax.map(under, kept)
+
+
+def _cosine(a: Array, b: Array) -> Array:
+    return (a * b).sum(-1) / (jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1))
+
+
+def _summary(values: Float[np.ndarray, "networks 2"]) -> dict[str, Any]:
+    """Over networks: mean, its standard error, and in how many the batch cosine is negative."""
+    batch, each = values.T
+    return {
+        "value": float(batch.mean()),
+        "error": float(batch.std(ddof=1) / np.sqrt(len(batch))),
+        "negative": int((batch < 0).sum()),
+        "networks": len(batch),
+        "per_prompt": float(each.mean()),
+        "per_prompt_error": float(each.std(ddof=1) / np.sqrt(len(each))),
+    }
+
+
+def _training(config: Config, name: str, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
+    """Cosine, test NLL and gradient norms at the checkpoints, for MDNs that train on what `name` keeps."""
+    law = _law(config.n_candidates, config.k, 0.0)
+    nodes, weights, kept = (a[0].astype(np.float32) for a in (law.responses, law.weights, law.kept))
+    fn = partial(_train, config, name)
+    found = sweep.replicates(f"training/{name}", fn, key, config.runs, nodes, weights, kept)
+    error = found["cosine"].std(0, ddof=1) / np.sqrt(config.runs)
+    return {
+        "steps": list(config.checkpoints),
+        "cosine": found["cosine"].mean(0).tolist(),
+        "error": error.tolist(),
+        "negative": (found["cosine"] < 0).sum(0).tolist(),
+        "runs": config.runs,
+        "test_nll": found["nll"].mean(0).tolist(),
+        "norm_ratio": np.median(found["norm_ratio"], axis=0).tolist(),
+    }
+
+
+def _train(
+    config: Config, name: str, key: PRNGKeyArray, nodes: Array, weights: Array, kept: Array
+) -> dict[str, Array]:
+    """One run. The gradients compared are those at fresh prompts, exact over responses."""
+    keys = jax.random.split(key, 5)
+    chosen = strategy(name)
+    prompts, fresh = (
+        _TOY.sample_prompts(k, n)
+        for k, n in zip(keys[:2], (config.training_prompts, config.n_prompts), strict=True)
+    )
+    pool, _ = _TOY.sample_responses(keys[2], prompts, config.n_candidates)
+    picks = chosen(keys[3] if chosen.random else None, Pool(rewards=_TOY.reward(prompts, pool)), config.k)
+    responses = jnp.take_along_axis(pool, picks, axis=1)
+    params, static = eqx.partition(MDN(keys[4]), eqx.is_inexact_array)
+    optimiser = config.recipe.optimiser()
+    test = _TOY.centre(fresh)[:, None] + nodes
+
+    def loss(params: Any) -> Array:
+        return mdn_nll(eqx.combine(params, static), prompts, responses).mean()
+
+    def weighted(params: Any, weights: Array) -> Array:
+        return (mdn_nll(eqx.combine(params, static), fresh, test) @ weights).mean()
+
+    def step(_: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        updates, state = optimiser.update(jax.grad(loss)(carry[0]), carry[1])
+        return optax.apply_updates(carry[0], updates), state
+
+    def stretch(carry: tuple[Any, Any], length: Array) -> tuple[Any, dict[str, Any]]:
+        carry = jax.lax.fori_loop(0, length, step, carry)
+        nll, true = jax.value_and_grad(weighted)(carry[0], weights)
+        best = jax.grad(weighted)(carry[0], kept)
+        norms = optax.tree.norm(best), optax.tree.norm(true)
+        cosine = optax.tree.vdot(best, true) / (norms[0] * norms[1])
+        return carry, {"cosine": cosine, "nll": nll, "norm_ratio": norms[0] / norms[1]}
+
+    lengths = jnp.asarray(np.diff(config.checkpoints, prepend=0), jnp.int32)
+    return jax.lax.scan(stretch, (params, optimiser.init(params)), lengths)[1]
+
+
+def predictions(result: dict[str, Any]) -> list[Prediction]:
+    """Claim 8: how often, on average, why, and when."""
+    here, n, k = result["here"], result["n_candidates"], result["k"]
+    reported = published()["emse"]["bkon"]["gradient_cosine"]
+    share = _share(here["negative"], here["networks"])
+    mean = Estimate.from_standard_error(here["value"], here["error"])
+    each = Estimate.from_standard_error(here["per_prompt"], here["per_prompt_error"])
+    other = _share(result["likelihood"]["negative"], result["likelihood"]["networks"])
+    drop = _difference(share, other)
+    found = [
+        Prediction(
+            8,
+            "for some untrained networks BKoN's expected batch gradient points away from the true one: the share with "
+            "a negative cosine is above 5 %",
+            share,
+            greater(share, 0.05),
+            note=f"N = {n}, K = {k}: {here['negative']} of {here['networks']}, mean cosine {here['value']:.3f}",
+        ),
+        Prediction(
+            8,
+            "averaged over untrained networks, BKoN's batch gradient points away (mean cosine below 0)",
+            mean,
+            less(mean, 0.0),
+            primary=False,
+        ),
+        Prediction(
+            8,
+            "averaged over untrained networks, a prompt's own gradient under BKoN points away (mean cosine below 0)",
+            each,
+            less(each, 0.0),
+            reported,
+            primary=False,
+            note="the published number is of one network",
+        ),
+        Prediction(
+            8,
+            "the paper's reward is the cause: with the log-density as the reward fewer networks have a negative cosine",
+            drop,
+            greater(drop, 0.0),
+            primary=False,
+            note=f"log-density: {result['likelihood']['negative']} of {result['likelihood']['networks']}",
+        ),
+    ]
+    rkon, bkon = result["training"]["rkon"], result["training"]["bkon"]
+    least = int(np.argmin(rkon["test_nll"]))
+    for rows, place, words in (
+        (rkon, least, "where MDNs that train on RKoN's picks are best (least test NLL)"),
+        (rkon, -1, "after the last step on RKoN's picks"),
+        (bkon, -1, "after the last step on BKoN's picks"),
+    ):
+        share = _share(rows["negative"][place], rows["runs"])
+        found.append(
+            Prediction(
+                8,
+                f"{words}, most networks have a negative cosine at fresh prompts",
+                share,
+                greater(share, 0.5),
+                primary=False,
+                note=f"mean cosine {rows['cosine'][place]:.3f} after {rows['steps'][place]} steps",
+            )
+        )
+    return found
+
+
+def _share(count: int, total: int) -> Estimate:
+    interval = binomtest(count, total).proportion_ci(method="wilson")
+    return Estimate(count / total, float(interval.low), float(interval.high))
+
+
+def _difference(one: Estimate, other: Estimate) -> Estimate:
+    """Of two proportions, from their own intervals (Newcombe 1998, method 10)."""
+    low = np.hypot(one.value - one.low, other.high - other.value)
+    high = np.hypot(one.high - one.value, other.value - other.low)
+    gap = one.value - other.value
+    return Estimate(gap, gap - float(low), gap + float(high))

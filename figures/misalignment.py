@@ -1,0 +1,75 @@
+"""Claim 8: cosine of BKoN's expected batch gradient with the true one, over N, K and the reward, and along training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures import style
+
+_Z = 1.959963984540054
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """Figure of `experiments.misalignment`; the black line is cosine 0, bars are 95 % intervals over networks."""
+    fig, (left, middle, right) = style.figure(
+        1, 3, width=style.PAGE, height=2.9, gridspec_kw={"width_ratios": [0.8, 1.2, 1.0]}
+    )
+    _map(left, result["sizes"], "k", "responses kept K")
+    mesh = _map(middle, result["agreements"], "agreement", "agreement of reward and log-density")
+    middle.set_title(f"K = {result['k']}")
+    left.set_ylabel("candidates N")
+    bar = fig.colorbar(mesh, ax=middle, label="mean cosine, untrained networks")
+    bar.outline.set_visible(False)
+    for name, rows in result["training"].items():
+        half = _Z * np.array(rows["error"])
+        cosine = np.array(rows["cosine"])
+        look = style.STRATEGIES[name] | {"label": f"trained on {style.STRATEGIES[name]['label']}'s picks"}
+        style.interval(right, rows["steps"], cosine, cosine - half, cosine + half, **look)
+    right.axhline(0, **style.FLOOR)
+    right.set_xscale("symlog", linthresh=10)
+    ticks = [0, 10, 30, 100, 400]
+    right.set_xticks(ticks, [str(t) for t in ticks])
+    right.minorticks_off()
+    right.set_xlim(-1.5, 500)
+    right.set_xlabel("training step")
+    right.set_ylabel("cosine at fresh prompts")
+    right.set_title(f"N = {result['n_candidates']}, K = {result['k']}")
+    right.set_ylim(-0.85, 1.0)
+    right.legend(loc="lower right")
+    return fig
+
+
+def _map(ax: Axes, rows: list[dict[str, Any]], across: str, label: str) -> Any:
+    columns = sorted({row[across] for row in rows})
+    sizes = sorted({row["n"] for row in rows})
+    values = np.full((len(sizes), len(columns)), np.nan)
+    for row in rows:
+        values[sizes.index(row["n"]), columns.index(row[across])] = row["value"]
+    mesh = ax.pcolormesh(values, cmap="RdBu", vmin=-1, vmax=1)
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            ink = "white" if abs(value) > 0.7 else "black"
+            text = f"{value:.1f}".replace("-", "−").replace("0.", ".")
+            ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=5, color=ink)
+    _boundary(ax, values)
+    ax.set_xticks(
+        np.arange(len(columns)) + 0.5, [f"{c:g}" for c in columns], rotation=90 if len(columns) > 6 else 0
+    )
+    ax.set_yticks(np.arange(len(sizes)) + 0.5, [f"{n}" for n in sizes])
+    ax.set_xlabel(label)
+    ax.grid(visible=False)
+    return mesh
+
+
+def _boundary(ax: Axes, values: np.ndarray) -> None:
+    """Edges between cells of different sign: the cosine passes 0 there."""
+    sign = np.sign(values)
+    line: dict[str, Any] = {"color": style.BLACK, "linewidth": 1.6, "solid_capstyle": "projecting"}
+    for i, j in np.argwhere(sign[:-1] * sign[1:] < 0):
+        ax.plot([j, j + 1], [i + 1, i + 1], **line)
+    for i, j in np.argwhere(sign[:, :-1] * sign[:, 1:] < 0):
+        ax.plot([j + 1, j + 1], [i, i + 1], **line)
