@@ -32,6 +32,12 @@ SMALL = {
         "training_prompts": 20,
         "checkpoints": (0, 5),
     },
+    "temperature": {
+        "replicates": 100,
+        "n_prompts": 8,
+        "temperatures": (0.0, 1.0, float("inf")),
+        "alphas": (0.2, 1.0),
+    },
     "bridge": {
         "replicates": 8,
         "trials": 100,
@@ -155,3 +161,14 @@ def test_the_numeric_law_of_misalignment_agrees_with_the_closed_form():
     ((batch, each),) = _cosines(problem, [_law(16, 4, 0.0)])
     assert batch == pytest.approx(known.batch_cosine, abs=1e-4)
     assert each == pytest.approx(known.gradient.cosine.mean(), abs=1e-4)
+
+
+def test_the_frontier_ends_at_the_exact_strategies(results):
+    result = results("temperature")
+    for name in ("rkon", "bkon"):
+        assert outcome("temperature", result, f"exact EMSE of the loss of {name}") == Outcome.HOLDS
+    bias = [row["loss"]["bias_squared"]["value"] for row in result["frontier"]]
+    assert bias[0] > bias[1] > bias[2]
+    assert outcome(
+        "temperature", result, "DKoN (the GRADES objective without quality) has a smaller EMSE of the loss"
+    )

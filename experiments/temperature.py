@@ -1,0 +1,172 @@
+"""Bias against variance between RKoN and BKoN: reward-weighted sampling over its temperature, and where others lie.
+
+Reward-weighted sampling without replacement keeps candidates with probability growing as exp(reward / T): RKoN at
+T = infinity, BKoN at T = 0. Its frontier of Bias^2 and variance is what a strategy that looks at rewards alone can
+reach by softening; DKoN and DBKoN (over alpha) and filtered max-min also look at the responses. Untrained MDNs, E5's
+prompts, N and K.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from experiments.predictions import Prediction, agrees, greater
+from experiments.untrained import average_exact, difference, estimate, measure_all, problems
+from mrtsim.diagnostics import exact
+
+CLAIMS = (9,)
+
+
+@dataclass(frozen=True)
+class Config:
+    """E5's setting; `replicates` are trials, `temperatures` in units of the reward, infinity as 0's other end."""
+
+    n_prompts: int = 30
+    n_candidates: int = 32
+    k: int = 4
+    replicates: int = 1000
+    models: int = 1
+    temperatures: tuple[float, ...] = (
+        0.0,
+        0.01,
+        0.1,
+        0.2,
+        0.4,
+        0.7,
+        1.0,
+        1.5,
+        2.0,
+        3.0,
+        5.0,
+        10.0,
+        30.0,
+        float("inf"),
+    )
+    alphas: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 2.0)
+
+
+PRESETS = {
+    "quick": Config(replicates=200, temperatures=(0.0, 0.4, 1.0, 3.0, float("inf")), alphas=(0.0, 0.2, 1.0)),
+    "paper": Config(),
+    "precise": Config(replicates=4000, models=16),
+}
+
+
+def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
+    """Measure the frontier and the others on the same pools."""
+    model_key, trial_key = jax.random.split(key)
+    posed = problems(model_key, config.models, config.n_prompts)
+
+    def found(label: str, strategy: str, **options: float) -> dict[str, Any]:
+        report = measure_all(
+            sweep,
+            label,
+            posed,
+            strategy,
+            trial_key,
+            n_candidates=config.n_candidates,
+            k=config.k,
+            trials=config.replicates,
+            options=options,
+        )
+        return {name: report[name] for name in ("loss", "gradient", "coverage")}
+
+    return {
+        "n_candidates": config.n_candidates,
+        "k": config.k,
+        "frontier": [
+            # Infinity is no number in JSON: the end of the frontier is told by its place.
+            {"temperature": None if np.isinf(t) else t, **found(f"gumbel/T={t}", "gumbel", temperature=t)}
+            for t in sorted(config.temperatures)
+        ],
+        "dbkon": [{"alpha": a, **found(f"dbkon/alpha={a}", "dbkon", alpha=a)} for a in sorted(config.alphas)],
+        "dkon": found("dkon", "dkon"),
+        "filtered-max-min": found("filtered-max-min", "filtered-max-min"),
+        "exact": {
+            name: average_exact([exact(p, name, n_candidates=config.n_candidates, k=config.k) for p in posed])
+            for name in ("rkon", "bkon")
+        },
+    }
+
+
+def predictions(result: dict[str, Any]) -> list[Prediction]:
+    """Claim 9: is the trade of bias for variance better than softening the reward?"""
+    found = []
+    for quantity in ("loss", "gradient"):
+        soft = min(result["frontier"], key=lambda row: row[quantity]["emse"]["value"])
+        for name, words in (
+            ("dkon", "DKoN (the GRADES objective without quality)"),
+            ("dbkon", "DBKoN (the GRADES objective, alpha = 1)"),
+            ("filtered-max-min", "filtered max-min (not the GRADES objective)"),
+        ):
+            row = _at_one(result["dbkon"]) if name == "dbkon" else result[name]
+            gap = difference(soft[quantity]["emse"], row[quantity]["emse"])
+            found.append(
+                Prediction(
+                    9,
+                    f"{words} has a smaller EMSE of the {quantity} than reward-weighted sampling at any temperature",
+                    gap,
+                    greater(gap, 0.0),
+                    primary=quantity == "loss" and name != "filtered-max-min",
+                    note=_note(soft, row, quantity),
+                )
+            )
+    soft = min(result["frontier"], key=lambda row: row["loss"]["emse"]["value"])
+    best = min(
+        (row for row in result["dbkon"] if row["alpha"] > 0), key=lambda row: row["loss"]["emse"]["value"]
+    )
+    gap = difference(soft["loss"]["emse"], best["loss"]["emse"])
+    found.append(
+        Prediction(
+            9,
+            "DBKoN at its best alpha above 0 has a smaller EMSE of the loss than reward-weighted sampling at any "
+            "temperature",
+            gap,
+            greater(gap, 0.0),
+            primary=False,
+            note=f"alpha = {best['alpha']:g}: {_note(soft, best, 'loss')}",
+        )
+    )
+    gap = difference(result["dkon"]["loss"]["emse"], best["loss"]["emse"])
+    found.append(
+        Prediction(
+            9,
+            "quality helps: some alpha above 0 gives DBKoN a smaller EMSE of the loss than DKoN",
+            gap,
+            greater(gap, 0.0),
+            primary=False,
+            note=f"the best alpha above 0 is {best['alpha']:g}",
+        )
+    )
+    for name, row in (("bkon", result["frontier"][0]), ("rkon", result["frontier"][-1])):
+        entry, known = row["loss"]["emse"], result["exact"][name]["loss"]["emse"]["value"]
+        found.append(
+            Prediction(
+                9,
+                f"the end of the frontier has the exact EMSE of the loss of {name}, within 4 standard errors",
+                estimate(entry),
+                agrees(entry["value"], known, entry["error"]),
+                exact=known,
+                primary=False,
+            )
+        )
+    return found
+
+
+def _at_one(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """DBKoN as the paper uses it, or the alpha next to it."""
+    return min(rows, key=lambda row: abs(row["alpha"] - 1.0))
+
+
+def _note(soft: dict[str, Any], row: dict[str, Any], quantity: str) -> str:
+    at = "infinity (RKoN)" if soft["temperature"] is None else f"{soft['temperature']:g}"
+    parts = [row[quantity][moment]["value"] for moment in ("bias_squared", "variance")]
+    return (
+        f"Bias^2 {parts[0]:.4f} and variance {parts[1]:.4f}; best temperature {at}: "
+        f"{soft[quantity]['bias_squared']['value']:.4f} and {soft[quantity]['variance']['value']:.4f}"
+    )

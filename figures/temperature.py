@@ -1,0 +1,77 @@
+"""Claim 9: Bias^2 against variance of reward-weighted sampling over its temperature, and where other strategies lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.untrained import estimate
+from figures import style
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """Figure of `experiments.temperature`; bars are 95 % intervals over trials, grey lines have equal EMSE."""
+    fig, axes = style.figure(1, 2, width=style.PAGE, height=3.1)
+    for ax, quantity, title in ((axes[0], "loss", "loss (nats²)"), (axes[1], "gradient", "gradient")):
+        _panel(ax, result, quantity)
+        ax.set_title(f"{title}, N = {result['n_candidates']}, K = {result['k']}")
+    axes[0].legend(loc="upper right")
+    return fig
+
+
+def _panel(ax: Axes, result: dict[str, Any], quantity: str) -> None:
+    frontier = result["frontier"]
+    look: dict[str, Any] = {
+        "color": style.BLACK,
+        "marker": "o",
+        "linestyle": "-",
+        "label": "reward-weighted, by T",
+    }
+    bias, variance = _moments([row[quantity] for row in frontier])
+    _plot(ax, bias, variance, look)
+    for row, x, y in zip(frontier, bias, variance, strict=True):
+        known = {None: "RKoN", 0.0: "BKoN"}.get(row["temperature"])
+        if known or row["temperature"] in (0.4, 1.0, 2.0, 5.0):
+            text = known or f"T = {row['temperature']:g}"
+            ax.annotate(text, (x.value, y.value), (4, 3), textcoords="offset points", fontsize=6)
+    bias, variance = _moments([row[quantity] for row in result["dbkon"]])
+    _plot(ax, bias, variance, style.STRATEGIES["dbkon"] | {"label": "DBKoN, by alpha"})
+    for row, x, y in zip(result["dbkon"], bias, variance, strict=True):
+        if row["alpha"] in (0.2, 0.5, 1.0):
+            ax.annotate(
+                f"{row['alpha']:g}",
+                (x.value, y.value),
+                (3, 4),
+                textcoords="offset points",
+                fontsize=6,
+                color=style.PURPLE,
+            )
+    for name in ("dkon", "filtered-max-min"):
+        bias, variance = _moments([result[name][quantity]])
+        _plot(ax, bias, variance, style.STRATEGIES[name] | {"linestyle": "none"})
+    ends = ax.get_xlim()[1], ax.get_ylim()[1]
+    many = np.linspace(0, max(ends), 400)
+    for level in max(ends) * np.array([0.05, 0.1, 0.2, 0.4, 0.8]):
+        ax.plot(many, level - many, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
+    ax.set_xlim(-0.03 * ends[0], ends[0])
+    ax.set_ylim(-0.04 * ends[1], ends[1])
+    ax.set_xlabel("Bias²")
+    ax.set_ylabel("variance")
+
+
+def _moments(rows: list[dict[str, Any]]) -> tuple[list[Any], list[Any]]:
+    return [estimate(row["bias_squared"]) for row in rows], [estimate(row["variance"]) for row in rows]
+
+
+def _plot(ax: Axes, x: list[Any], y: list[Any], look: dict[str, Any]) -> None:
+    ax.errorbar(
+        [e.value for e in x],
+        [e.value for e in y],
+        yerr=np.clip([[e.value - e.low for e in y], [e.high - e.value for e in y]], 0, None),
+        xerr=np.clip([[e.value - e.low for e in x], [e.high - e.value for e in x]], 0, None),
+        elinewidth=0.8,
+        **look,
+    )
