@@ -325,8 +325,8 @@ class ClusteredPrompts(GaussianModes):
 class Categorical(eqx.Module):
     """Finitely many prompts, finitely many responses to each: every moment is a finite sum.
 
-    A prompt is its row number, as an array (..., 1) of floats. The defaults are a small example with a tie in the
-    rewards, which tests enumerate.
+    A prompt is its row number, as an array (..., 1) of floats. Without `values` it is a small example with a tie in
+    the rewards, which tests enumerate.
 
     Args:
         values: (prompts, outcomes) the responses, distinct within a prompt.
@@ -342,11 +342,15 @@ class Categorical(eqx.Module):
 
     def __init__(
         self,
-        values: Any = ((-1.5, 0.0, 1.5), (-1.0, 0.5, 2.0)),
-        probabilities: Any = ((0.25, 0.5, 0.25), (0.2, 0.2, 0.6)),
+        values: Any = None,
+        probabilities: Any = None,
         prompt_weights: Any = None,
-        rewards: Any = ((0.0, 1.0, 0.0), (1.0, 0.5, 0.0)),
+        rewards: Any = None,
     ):
+        if values is None:
+            values = ((-1.5, 0.0, 1.5), (-1.0, 0.5, 2.0))
+            probabilities = ((0.25, 0.5, 0.25), (0.2, 0.2, 0.6)) if probabilities is None else probabilities
+            rewards = ((0.0, 1.0, 0.0), (1.0, 0.5, 0.0)) if rewards is None else rewards
         values = np.asarray(values, np.float64)
         if values.ndim != 2 or values.size == 0 or not np.all(np.isfinite(values)):
             raise InputError(

@@ -229,7 +229,7 @@ def test_categorical_density_and_rewards_come_from_the_tables():
     prompts, weights = dist.support()
     np.testing.assert_array_equal(prompts, [[0.0], [1.0]])
     np.testing.assert_array_equal(weights, [0.5, 0.5])
-    assert Categorical(rewards=None).rewards[1, 2] == 2.0
+    assert Categorical([[0.0, 1.0], [0.5, 2.0]]).rewards[1, 1] == 2.0
 
 
 def test_categorical_prompts_follow_their_weights():
