@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from figures import style
 
@@ -38,7 +38,7 @@ def _curves(ax: Axes, result: dict[str, Any], entry: dict[str, Any]) -> None:
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0)))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.minorticks_off()
     price = entry["price"]
     ax.set_title("a fixed number of sequences" if price == 0 else f"a prompt costs {price:g} responses")
     ax.set_xlabel("updates")
@@ -57,7 +57,7 @@ def _components(ax: Axes, result: dict[str, Any]) -> None:
                 ax,
                 steps[1:],
                 *([cell[name] for cell in best] for name in ("value", "low", "high")),
-                **style.SERIES[0] | {"linestyle": "none", "label": "best split so far"},
+                **style.SERIES[0] | {"linestyle": "none", "label": "best split there"},
             )
     ax.set_yscale("log", base=2)
     ax.set_yticks(result["responses"], [f"{k:g}" for k in result["responses"]])
