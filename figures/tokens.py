@@ -1,6 +1,7 @@
 """E7, test NLL of a small language model under the true modes, for three selectors: over all tokens in two recipes, the
-part that the response adds, and the mode's token alone beside what a learner would get that gives the modes the
-probabilities with which they are kept (thin lines, exact). Points are means over runs with 95 % intervals."""
+part that the response's tokens add to that mean (crosses: the reference, run again), and the mode's token alone beside
+what a learner would get that gives the modes the probabilities with which they are kept (thin lines, exact). Points are
+means over runs with 95 % intervals; the floor is what no model can beat on prompts it has not seen."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments.predictions import published
 from figures import style
@@ -37,17 +39,18 @@ def draw(result: dict[str, Any]) -> Figure:
         if part != "mode":
             _floor(ax, scale * floors["unseen prompts"][part], "unseen prompts")
     for name in ("rkon", "bkon"):
-        look = style.STRATEGIES[name]
-        exact = [cell["mode"] for cell in floors[name]]
-        mode.plot(result["responses"], exact, color=look["color"], linestyle=look["linestyle"], linewidth=0.6)
+        look = {key: style.STRATEGIES[name][key] for key in ("color", "linestyle")}
+        mode.plot(result["responses"], [cell["mode"] for cell in floors[name]], linewidth=0.6, **look)
     _floor(mode, floors["entropy"]["mode"], "entropy")
     _reported(response, result)
     for ax in (last, response):
         ax.set_ylabel("NLL (nats a token)")
     for ax in (response, mode):
         ax.set_xlabel("responses a prompt $K$")
-    handles, labels = response.get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    exact = Line2D([], [], color=style.GREY, linewidth=0.6, label="modes as kept (exact)")
+    reference = Line2D([], [], **{**style.REPORTED, "label": "re-run of the reference"})
+    strategies = best.get_legend_handles_labels()[0]
+    fig.legend(handles=[*strategies, exact, reference], loc="outside upper center", ncols=5)
     return fig
 
 
@@ -56,7 +59,7 @@ def _curves(ax: Axes, result: dict[str, Any], recipe: str, part: str, scale: flo
     for i, (name, found) in enumerate(result["strategies"].items()):
         cells = found[recipe][part]
         value, low, high = (scale * np.array([c[end] for c in cells]) for end in ("value", "low", "high"))
-        style.interval(ax, ks * 1.04 ** (i - 1), value, low, high, **style.STRATEGIES[name])
+        style.interval(ax, ks * _shift(i), value, low, high, **style.STRATEGIES[name])
     style.powers_of_two(ax, result["responses"])
 
 
@@ -76,9 +79,12 @@ def _floor(ax: Axes, value: float, name: str) -> None:
 
 def _reported(ax: Axes, result: dict[str, Any]) -> None:
     reported = published()["tokens"]
-    for name in result["strategies"]:
-        look = {"color": style.STRATEGIES[name]["color"], "label": "_"}
-        ax.plot(
-            reported["responses_per_prompt"], reported[name.replace("-", "_")], **{**style.REPORTED, **look}
-        )
-    ax.plot([], [], **{**style.REPORTED, "label": "re-run of the reference"})
+    ks = np.array(reported["responses_per_prompt"], float)
+    for i, name in enumerate(result["strategies"]):
+        look = {**style.REPORTED, "color": style.STRATEGIES[name]["color"], "label": "_", "zorder": 5}
+        ax.plot(ks * _shift(i), reported[name.replace("-", "_")], **look)
+
+
+def _shift(i: int) -> float:
+    """Strategies stand side by side."""
+    return 1.05 ** (i - 1)
