@@ -54,7 +54,7 @@ def _nll(ax: Axes, result: dict[str, Any], recipe: str) -> None:
         ax.plot(
             reported["responses_per_prompt"],
             reported["rkon_mean"],
-            **style.REPORTED | {"label": "RKoN, reported"},
+            **(style.REPORTED | dict[str, Any](label="RKoN, reported")),
         )
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
