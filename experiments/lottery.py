@@ -181,8 +181,11 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                     ours,
                     greater(ours, 1.0),
                     reported=std[ks[0]] / std[k] if known else None,
-                    primary=k == ks[-1],
-                    note="N_p is fixed, so a larger K also means more rows",
+                    primary=recipe == "last" and k == ks[-1],
+                    note="N_p is fixed, so a larger K also means more rows; mean NLL "
+                    f"{measured['nll']['mean'][0]['value']:.3g} at K = {ks[0]} and "
+                    f"{measured['nll']['mean'][ks.index(k)]['value']:.3g} at K = {k}, that of the truth "
+                    f"{result['true_nll']:.3g}",
                 )
             )
         if measured["draw_share"] is None:
@@ -195,7 +198,6 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                 f"(prompts and initial weights fixed), {label}",
                 share,
                 greater(share, 0.5),
-                primary=False,
             ),
             Prediction(
                 1,
@@ -203,6 +205,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                 f"1, {label}",
                 ratio,
                 greater(ratio, 1.0),
+                primary=recipe == "last",
             ),
         ]
     return found

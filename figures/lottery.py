@@ -25,7 +25,6 @@ def draw(result: dict[str, Any]) -> Figure:
         above.vlines(ks, q05, q95, color=blue, linewidth=1.0, label="5 to 95 % of runs")
         above.vlines(ks, q25, q75, color=blue, linewidth=4.5, alpha=0.5, label="25 to 75 %")
         above.plot(ks, q50, color=blue, marker="o", linestyle="-", label="median run")
-        above.axhline(result["true_nll"], **style.FLOOR, label="entropy of $p(y|x)$")
         above.set_title(title)
         spread = measured["nll"]["std"]
         style.interval(
@@ -57,7 +56,7 @@ def draw(result: dict[str, Any]) -> Figure:
                 reported["std"],
                 **style.REPORTED | {"label": "re-run of the reference (20 runs)"},
             )
-        for ax in (above, below):
+        for ax in (above, below) if recipe == "last" else (below,):
             ax.set_yscale("log")
             ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -66,6 +65,6 @@ def draw(result: dict[str, Any]) -> Figure:
         style.powers_of_two(below, ks)
     axes[0, 0].set_ylabel("test NLL (nats)")
     axes[1, 0].set_ylabel("standard deviation\nover runs (nats)")
-    axes[0, 0].legend()
-    axes[1, 0].legend()
+    axes[0, 0].legend(loc="upper right")
+    axes[1, 0].legend(loc="lower left")
     return fig
