@@ -50,7 +50,7 @@ class Config:
 PRESETS = {
     "quick": Config(replicates=4000, n_prompts=(10, 100, 1000), points=32, grid_candidates=(8, 32, 128)),
     "paper": Config(),
-    "precise": Config(replicates=100_000, points=512, randomisations=16),
+    "precise": Config(points=512, randomisations=16),
 }
 
 

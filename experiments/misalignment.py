@@ -57,7 +57,7 @@ PRESETS = {
         replicates=6, runs=2, candidates=(8, 32), responses=(1, 4, 8), agreements=(0.0, 0.5, 1.0)
     ),
     "paper": Config(),
-    "precise": Config(replicates=400, runs=64, candidates=(4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)),
+    "precise": Config(replicates=100, runs=24, candidates=(4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)),
 }
 
 

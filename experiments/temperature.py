@@ -53,7 +53,7 @@ class Config:
 PRESETS = {
     "quick": Config(replicates=200, temperatures=(0.0, 0.4, 1.0, 3.0, float("inf")), alphas=(0.0, 0.2, 1.0)),
     "paper": Config(),
-    "precise": Config(replicates=4000, models=16),
+    "precise": Config(models=16),
 }
 
 
