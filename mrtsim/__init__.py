@@ -39,6 +39,8 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "io": ("read_pilot",),
     "grades": ("facility_location",),
     "selection": ("load_plugin", "register_strategy", "select", "strategies"),
+    "selection_theory": ("inclusion_probability",),
+    "diagnostics": ("estimator_error", "mode_coverage"),
     "distributions": ("Categorical", "ClusteredPrompts", "GaussianModes"),
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
@@ -59,11 +61,13 @@ if TYPE_CHECKING:
         regret_curve,
     )
     from mrtsim.components import Interval, PilotEstimate, estimate_components
+    from mrtsim.diagnostics import estimator_error, mode_coverage
     from mrtsim.distributions import Categorical, ClusteredPrompts, GaussianModes
     from mrtsim.errors import InputError
     from mrtsim.grades import facility_location
     from mrtsim.io import read_pilot
     from mrtsim.selection import load_plugin, register_strategy, select, strategies
+    from mrtsim.selection_theory import inclusion_probability
     from mrtsim.variance import (
         VarianceComponents,
         effective_responses,
