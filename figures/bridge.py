@@ -21,8 +21,7 @@ def draw(result: dict[str, Any]) -> Figure:
     left.axhline(0, **style.FLOOR)
     r = result["pairs"]["pearson"]
     left.set_title(
-        f"pairs in a pool: r = {r['value']:.2f} (networks {r['low']:.2f} to {r['high']:.2f}); "
-        f"reported {published()['bridge']['pearson_r']:.2f}"
+        f"pairs in a pool: r = {r['value']:.2f} (reported {published()['bridge']['pearson_r']:.2f})"
     )
     left.set_xlabel("response similarity  1 − |y − y'| / largest distance")
     left.set_ylabel("cosine of the two gradients")

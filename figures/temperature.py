@@ -36,15 +36,17 @@ def _panel(ax: Axes, result: dict[str, Any], quantity: str) -> None:
         known = {None: "RKoN", 0.0: "BKoN"}.get(row["temperature"])
         if known or row["temperature"] in (0.4, 1.0, 2.0, 5.0):
             text = known or f"T = {row['temperature']:g}"
-            ax.annotate(text, (x.value, y.value), (4, 3), textcoords="offset points", fontsize=6)
+            place = (-4, -9) if known == "BKoN" else (4, 3)
+            ax.annotate(text, (x.value, y.value), place, textcoords="offset points", fontsize=6)
     bias, variance = _moments([row[quantity] for row in result["dbkon"]])
     _plot(ax, bias, variance, style.STRATEGIES["dbkon"] | {"label": "DBKoN, by alpha"})
+    places = {0.05: (6, 1), 0.35: (5, -8), 0.5: (-14, -9), 1.0: (-9, 5)}
     for row, x, y in zip(result["dbkon"], bias, variance, strict=True):
-        if row["alpha"] in (0.2, 0.5, 1.0):
+        if row["alpha"] in places:
             ax.annotate(
                 f"{row['alpha']:g}",
                 (x.value, y.value),
-                (3, 4),
+                places[row["alpha"]],
                 textcoords="offset points",
                 fontsize=6,
                 color=style.PURPLE,
@@ -57,7 +59,7 @@ def _panel(ax: Axes, result: dict[str, Any], quantity: str) -> None:
     for level in max(ends) * np.array([0.05, 0.1, 0.2, 0.4, 0.8]):
         ax.plot(many, level - many, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
     ax.set_xlim(-0.03 * ends[0], ends[0])
-    ax.set_ylim(-0.04 * ends[1], ends[1])
+    ax.set_ylim(-0.06 * ends[1], ends[1])
     ax.set_xlabel("Bias²")
     ax.set_ylabel("variance")
 
