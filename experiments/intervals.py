@@ -63,14 +63,15 @@ def best(values: np.ndarray, labels: list[int], chosen: int) -> dict[str, Any]:
     """Which of the settings (replicates, settings) has the least mean, and what choosing `chosen` instead costs.
 
     `probability` is the bootstrap distribution of the best label, `low` to `high` its central interval; `regret` is
-    the mean at `chosen` less the least mean, and `relative_regret` that over what the best saves against the first.
+    the mean at `chosen` less the least mean, and `relative_regret` that over what the best saves against the first, at
+    most 1.
     """
     names, at = np.asarray(labels), labels.index(chosen)
 
     def regret(means: np.ndarray) -> tuple[float, float]:
         gap = float(means[at] - means.min())
         saved = float(means[0] - means.min())
-        return gap, gap / saved if saved > 0 else np.inf
+        return gap, gap / max(gap, saved) if gap > 0 else 0.0
 
     means = resampled(values, lambda v: v.mean(0))
     winners = means.argmin(1)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 
 from mrtsim.distributions import GaussianModes
 from mrtsim.errors import InputError
@@ -184,3 +185,24 @@ def test_a_recipe_that_cannot_be_split_into_checks_is_refused():
         Recipe(steps=20, validate_every=7)
     with pytest.raises(InputError, match="at least 1"):
         Recipe(steps=0)
+
+
+def published_run(key):
+    """A run of the published recipe that overfits, as in E2: 400 steps on 20 prompts, test NLL on 200 others."""
+    prompts, responses = data(key, 220, 4)
+    trained = fit(
+        learner(key),
+        lambda model, _: mdn_nll(model, prompts[:20], responses[:20]).mean(),
+        Recipe(validate_every=400),
+    )
+    return mdn_nll(trained.last, prompts[20:], responses[20:]).mean()
+
+
+def test_after_400_steps_a_batch_of_runs_agrees_with_single_runs_in_distribution():
+    """The runs themselves do not: training amplifies rounding. So means and spreads are compared, pair by pair."""
+    alone, together = (replicate(published_run, jax.random.key(7), 240, block=block) for block in (1, 8))
+    assert not np.array_equal(alone, together)
+    gap = together - alone
+    assert abs(gap.mean()) < 4 * gap.std(ddof=1) / np.sqrt(len(gap))
+    assert stats.ks_2samp(alone, together).pvalue > 0.01
+    assert stats.levene(alone, together).pvalue > 0.01
