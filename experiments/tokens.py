@@ -86,7 +86,8 @@ def pick(name: str, key: PRNGKeyArray, modes: Array, rewards: Array, k: int, qua
     if name == "mode-seeking":
         kept = jax.vmap(lambda r, m: mode_seeking(r, m, k, quantile))(rewards, modes)
     else:
-        kept = strategy(name)(key, Pool(rewards=rewards), k)
+        method = strategy(name)
+        kept = method(key if method.random else None, Pool(rewards=rewards), k)
     return jnp.take_along_axis(modes, kept, axis=1)
 
 

@@ -146,7 +146,7 @@ class TokenModes(eqx.Module):
 
     def token_floor(
         self, mode_probabilities: ArrayLike, *, content_known: bool
-    ) -> Float[np.ndarray, " length-1"]:
+    ) -> Float[np.ndarray, " next_tokens"]:
         """Least expected NLL in nats of every next token, for a model that gives the modes these probabilities.
 
         The expectation is over prompts and p(y|x). With the true probabilities and the content known it is the entropy

@@ -140,7 +140,7 @@ def test_dropout_is_off_without_a_key_and_differs_between_keys():
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
     assert not np.array_equal(one, plain)
-    undropped = eqx.filter_jit(tiny(dropout=0))
+    undropped = eqx.filter_jit(tiny(dropout=0.0))
     np.testing.assert_array_equal(undropped(sequences, jax.random.key(0)), undropped(sequences))
 
 
