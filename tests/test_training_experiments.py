@@ -46,43 +46,40 @@ def small(module, **changes):
     return dataclasses.replace(module.PRESETS["quick"], **common | changes)
 
 
-@pytest.fixture(scope="module")
-def results():
-    key = jax.random.key(0)
-    law = {"points": 32, "networks": 1, "component_points": 2**4}
-    configs = {
-        budget: small(budget, responses=(1, 4), strategies=("rkon", "filtered-max-min"), **law),
-        lottery: small(lottery, responses=(1, 4), draws=2, points=32, n_prompts=8),
-        distributional: small(distributional, responses=(1, 4), strategies=("bkon", "rkon"), n_prompts=8),
-        resources: small(resources, prompts=(4, 8, 16), responses=(1, 2, 4), budgets=(60.0,), **law),
-        batch: small(batch, responses=(1, 4), budget=32.0, sequences=8, points=16, component_replicates=2),
-    }
-    return {module: module.run(config, key, InMemory()) for module, config in configs.items()}
+LAW = {"points": 32, "networks": 1, "component_points": 2**4}
+CASES = {
+    "budget": (budget, budget_figure, {"responses": (1, 4), **LAW}),
+    "lottery": (lottery, lottery_figure, {"responses": (1, 4), "draws": 2, "points": 32, "n_prompts": 8}),
+    "distributional": (
+        distributional,
+        distributional_figure,
+        {"responses": (1, 4), "strategies": ("bkon", "rkon"), "n_prompts": 8},
+    ),
+    "resources": (
+        resources,
+        resources_figure,
+        {"prompts": (4, 8, 16), "responses": (1, 2, 4), "budgets": (60.0,), **LAW},
+    ),
+    "batch": (
+        batch,
+        batch_figure,
+        {"responses": (1, 4), "budget": 32.0, "sequences": 8, "points": 16, "component_replicates": 2},
+    ),
+}
 
 
-@pytest.mark.parametrize("module", [budget, lottery, distributional, resources, batch])
-def test_results_are_json_and_lead_to_predictions(results, module, tmp_path):
-    result = json.loads(json.dumps(to_json(results[module]), allow_nan=False))
-    found = module.predictions(result)
-    assert {p.claim for p in found} <= set(module.CLAIMS)
+@pytest.mark.parametrize("name", CASES)
+def test_an_experiment_runs_predicts_and_draws(name, tmp_path):
+    module, figure, changes = CASES[name]
+    result = module.run(small(module, **changes), jax.random.key(0), InMemory())
+    stored = json.loads(json.dumps(to_json(result), allow_nan=False))
+    found = module.predictions(stored)
     assert found
+    assert {p.claim for p in found} <= set(module.CLAIMS)
     assert len({p.statement for p in found}) == len(found)
     for p in found:
         assert p.ours.low <= p.ours.value <= p.ours.high
-
-
-@pytest.mark.parametrize(
-    ("module", "figure"),
-    [
-        (budget, budget_figure),
-        (lottery, lottery_figure),
-        (distributional, distributional_figure),
-        (resources, resources_figure),
-        (batch, batch_figure),
-    ],
-)
-def test_figures_draw(results, module, figure, tmp_path):
-    style.save(figure.draw(json.loads(json.dumps(to_json(results[module])))), tmp_path / "figure")
+    style.save(figure.draw(stored), tmp_path / "figure")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
@@ -151,7 +148,7 @@ def test_the_judge_is_exact_also_for_a_steep_network():
         x = jnp.asarray(np.asarray(prompts, np.float64))
         first = TOY.expectation(lambda y: mdn_nll(wide, x, y), prompts, tolerance=1e-8)
         second = TOY.expectation(lambda y: mdn_nll(wide, x, y) ** 2, prompts, tolerance=1e-8)
-    ours = judge(model, prompts)
+    ours = eqx.filter_jit(judge)(model, prompts)
     assert float(ours["nll"]) == pytest.approx(first.value.mean(), rel=1e-4)
     assert float(ours["prompt"]) == pytest.approx(first.value.var(ddof=1), rel=1e-3)
     assert float(ours["response"]) == pytest.approx((second.value - first.value**2).mean(), rel=1e-3)
@@ -160,12 +157,11 @@ def test_the_judge_is_exact_also_for_a_steep_network():
 def test_the_judges_components_are_the_decompositions():
     model = MDN(jax.random.key(5))
     exact = decompose(mdn_nll, model, TOY, points=2**10, randomisations=8)
-    values = [
-        judge(model, shifted(jnp.asarray(sobol_prompts(256)), key))
-        for key in jax.random.split(jax.random.key(6), 16)
-    ]
+    points = jnp.asarray(sobol_prompts(256))
+    judged = jax.jit(jax.vmap(lambda key: judge(model, shifted(points, key))))
+    values = judged(jax.random.split(jax.random.key(6), 16))
     for name, expected in (("nll", exact.mean), ("prompt", exact.prompt), ("response", exact.response)):
-        column = np.array([float(v[name]) for v in values])
+        column = np.asarray(values[name], np.float64)
         error = np.hypot(column.std(ddof=1) / 4, expected.standard_error)
         # The variance of 256 stratified points is biased, by less than 1 %.
         assert abs(column.mean() - expected.value) < 5 * error + 0.01 * expected.value * (name == "prompt"), (
@@ -185,10 +181,11 @@ def test_draws_of_a_pair_share_everything_but_the_responses():
     prompts = TOY.sample_prompts(jax.random.key(8), 30)
     test = Sample(prompts, TOY.sample_responses(jax.random.key(9), prompts, 20)[0])
     untrained = Recipe(steps=2, learning_rate=0.0, validate_every=2)
+    train_pair = jax.jit(lottery.train_pair, static_argnums=4)
     for recipe, equal in ((untrained, True), (BRIEF, False)):
         made = shape("rkon", 10, 1, draws=3)
         made = dataclasses.replace(made, recipe=recipe)
-        pair = lottery.train_pair(key, jnp.int32(1), test, prompts, made)
+        pair = train_pair(key, jnp.int32(1), test, prompts, made)
         assert pair["last"]["nll"].shape == (3,)
         assert (len(np.unique(pair["last"]["nll"])) == 1) is equal
         assert len(np.unique(pair["last"]["nll"])) in (1, 3)
@@ -251,11 +248,9 @@ def test_near_means_the_whole_interval_within_a_factor_of_two(interval, expected
 
 
 def test_shifted_points_average_without_bias():
-    points = sobol_prompts(16)
-    means = [
-        np.asarray(jnp.square(shifted(points, key)), np.float64).mean()
-        for key in jax.random.split(jax.random.key(1), 100)
-    ]
+    points = jnp.asarray(sobol_prompts(16), jnp.float32)
+    mean_square = jax.jit(jax.vmap(lambda key: jnp.mean(jnp.square(shifted(points, key)))))
+    means = np.asarray(mean_square(jax.random.split(jax.random.key(1), 100)), np.float64)
     assert np.mean(means) == pytest.approx(1.0, abs=float(5 * np.std(means) / 10))
 
 
@@ -266,7 +261,8 @@ def test_the_papers_recipe():
 def test_gradient_components_are_those_of_simulated_batches():
     points = TOY.prompts_at(jnp.asarray(sobol_prompts(64), jnp.float32))
     model = steep(jax.random.key(10))
-    exact = {name: float(value) for name, value in batch.gradient_components(model, points).items()}
+    components = eqx.filter_jit(batch.gradient_components)(model, points)
+    exact = {name: float(value) for name, value in components.items()}
 
     def gradient(key, n, k):
         prompt_key, response_key = jax.random.split(key)
