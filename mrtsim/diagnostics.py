@@ -498,7 +498,7 @@ class Problem(eqx.Module):
             reward=reward,
         )
 
-    def rows(self, responses: Float[Array, "prompts q"]) -> Float[Array, "prompts q 1+o"]:
+    def rows(self, responses: Float[Array, "prompts q"]) -> Float[Array, "prompts q columns"]:
         """Loss of each response, followed by its gradient in the outputs (or in the parameters, if not factored)."""
         if not self.factored:
             params, unravel, static = self._parameters()
@@ -523,7 +523,9 @@ class Problem(eqx.Module):
         params, static = eqx.partition(self.model, eqx.is_inexact_array)
         return *ravel_pytree(params), static
 
-    def coordinates(self, gradient: Float[Array, "prompts *k o"]) -> Float[Array, "prompts *k r"]:
+    def coordinates(
+        self, gradient: Float[Array | np.ndarray, "prompts *k o"]
+    ) -> Float[Array | np.ndarray, "prompts *k r"]:
         """Gradients in coordinates whose Euclidean norm and inner product are those of the parameters' gradients."""
         if self.factor is None:
             return gradient
@@ -551,7 +553,7 @@ def _rows(tree: Any) -> Float[Array, "rows o"]:
 
 
 @eqx.filter_jit
-def _weighted(problem: Problem, responses: Array, weights: Array) -> Float[Array, "prompts 1+o"]:
+def _weighted(problem: Problem, responses: Array, weights: Array) -> Float[Array, "prompts columns"]:
     """Each prompt's weighted sum of `rows` in the parameters, without the rows."""
     params, unravel, static = problem._parameters()
 
@@ -661,7 +663,7 @@ def _mode_weights(distribution: Any, prompts: Any) -> Any:
     if hasattr(distribution, "weights"):
         return jnp.asarray(distribution.weights)
     if hasattr(distribution, "probabilities"):
-        return distribution.quadrature(prompts)[1]
+        return distribution.quadrature(jnp.asarray(prompts))[1]
     return None
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mrtsim.learners import MDN, MLP, Mixture
+from mrtsim.learners import Mixture
 
 Loss = Callable[[Any, Float[Array, "prompts d"], Float[Array, "prompts k"]], Float[Array, "prompts k"]]
 
@@ -28,7 +28,7 @@ def masked_mean(losses: Float[Array, "*shape"], mask: Bool[Array, "*shape"]) -> 
 
 
 def squared_loss(
-    model: MLP, prompts: Float[Array, "prompts d"], responses: Float[Array, "prompts k"]
+    model: Callable[[Array], Array], prompts: Float[Array, "prompts d"], responses: Float[Array, "prompts k"]
 ) -> Float[Array, "prompts k"]:
     """(y - model(x))^2, the loss of E1."""
     return jnp.square(responses - model(prompts)[:, None])
@@ -44,7 +44,9 @@ def mixture_nll(mixture: Mixture, responses: Float[Array, "*prompts k"]) -> Floa
 
 
 def mdn_nll(
-    model: MDN, prompts: Float[Array, "prompts d"], responses: Float[Array, "prompts k"]
+    model: Callable[[Array], Mixture],
+    prompts: Float[Array, "prompts d"],
+    responses: Float[Array, "prompts k"],
 ) -> Float[Array, "prompts k"]:
     """The MDN's negative log-likelihood in nats, the loss of E2 to E6."""
     return mixture_nll(model(prompts), responses)

@@ -300,19 +300,27 @@ def _signature(fn: Callable[..., Any], key: jax.Array, dynamic: Any, static: Any
 @lru_cache(maxsize=128)
 def _trace(call: _Call) -> tuple[list[jax.ShapeDtypeStruct], Any, int]:
     """Outputs of one replicate, on the host, their tree, and the bytes of the largest array on the way."""
-    traced = jax.jit(call.one).trace(*call.shapes())
+    traced = _one(call).trace(*call.shapes())
     leaves, out_tree = jax.tree.flatten(traced.out_info)
     outputs = [jax.ShapeDtypeStruct(leaf.shape, _host_dtype(leaf.dtype)) for leaf in leaves]
     return outputs, out_tree, _largest_array(traced.jaxpr.jaxpr)
 
 
 @lru_cache(maxsize=128)
+def _one(call: _Call) -> Any:
+    """One replicate; its function is traced once for `_trace` and for every block size and device."""
+    return jax.jit(call.one, inline=True)
+
+
+@lru_cache(maxsize=128)
 def _compile(call: _Call, block: int, device: Any) -> jax.stages.Compiled:
+    one = _one(call)
+
     def run_block(start, key, dynamic):
         if block == 1:  # a batch axis of 1 makes the products of a training step slower by half
-            return jax.tree.map(lambda a: a[None], call.one(jax.random.fold_in(key, start), dynamic))
+            return jax.tree.map(lambda a: a[None], one(jax.random.fold_in(key, start), dynamic))
         indices = start + jnp.arange(block, dtype=jnp.uint32)
-        return jax.vmap(lambda i: call.one(jax.random.fold_in(key, i), dynamic))(indices)
+        return jax.vmap(lambda i: one(jax.random.fold_in(key, i), dynamic))(indices)
 
     sharding = SingleDeviceSharding(device)
     start = jax.ShapeDtypeStruct((), jnp.uint32, sharding=sharding)

@@ -152,8 +152,9 @@ def test_similarity_and_its_score():
 def test_coordinates_keep_the_inner_products_of_parameter_gradients(problem, prompts):
     with jax.enable_x64(True):
         responses = TOY.sample_responses(jax.random.key(3), jnp.asarray(prompts), 4)[0]
-        rows = problem.rows(responses)
+        rows = eqx.filter_jit(Problem.rows)(problem, responses)
         vectors = problem.coordinates(rows[..., 1:])
+        cosines = eqx.filter_jit(gradient_cosines)(mdn_nll, problem.model, jnp.asarray(prompts), responses)
 
         def loss(model, p, i):
             return mdn_nll(model, jnp.asarray(prompts)[p : p + 1], responses[p : p + 1])[0, i]
@@ -164,10 +165,10 @@ def test_coordinates_keep_the_inner_products_of_parameter_gradients(problem, pro
             expected = np.array([[a @ b for a in gradients] for b in gradients])
             np.testing.assert_allclose(vectors[p] @ vectors[p].T, expected, rtol=1e-9, atol=1e-12)
             norms = np.sqrt(np.diag(expected))
-            cosines = gradient_cosines(mdn_nll, problem.model, jnp.asarray(prompts), responses)
             np.testing.assert_allclose(cosines[p], expected / np.outer(norms, norms), rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(rows[p, 1, 0], loss(problem.model, p, 1), rtol=1e-12)
-        whole = eqx.filter_grad(lambda m: mdn_nll(m, jnp.asarray(prompts), responses).mean())(problem.model)
+        mean = eqx.filter_grad(lambda m: mdn_nll(m, jnp.asarray(prompts), responses).mean())
+        whole = eqx.filter_jit(mean)(problem.model)
         np.testing.assert_allclose(
             problem.batch(rows[..., 1:].mean(1)), ravel_pytree(whole)[0], rtol=1e-9, atol=1e-12
         )
