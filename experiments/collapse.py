@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 from scipy.stats import qmc
+from tqdm import tqdm
 
 from experiments.predictions import Estimate, Prediction, agrees, greater, less
 from mrtsim.diagnostics import response_similarity
@@ -61,16 +62,12 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         model = MDN(model_key)
         sets = _prompts(config, sobol_key)
         losses = [_loss(model, prompts) for prompts in sets]
-        grid = [
-            {"n": n, "k": k, **_exact(sets, losses, n, k)}
-            for n in config.grid_candidates
-            for k in config.grid_responses
-            if k <= n
-        ]
-        known = {
-            "rkon": _exact(sets, losses, config.k, config.k),
-            "bkon": _exact(sets, losses, config.n_candidates, config.k),
-        }
+        truth = [values(rkon_law(_TOY, x, 1))["mean"] for x, values in zip(sets, losses, strict=True)]
+        exact = partial(_exact, sets, losses, truth)
+        cells = [(n, k) for n in config.grid_candidates for k in config.grid_responses if k <= n]
+        bar = tqdm(cells, desc="exact grid", disable=None if sweep.progress else True)
+        grid = [{"n": n, "k": k, **exact(n, k)} for n, k in bar]
+        known = {"rkon": exact(config.k, config.k), "bkon": exact(config.n_candidates, config.k)}
         fn = partial(_training_set, config.n_prompts[0], config.n_candidates, config.k)
         measured = {
             name: _measure(sweep, name, partial(fn, name), trial_key, model, config)
@@ -115,9 +112,10 @@ def _loss(model: MDN, prompts: np.ndarray) -> Any:
     return moments
 
 
-def _exact(sets: list[np.ndarray], losses: list[Any], n: int, k: int) -> dict[str, Any]:
+def _exact(
+    sets: list[np.ndarray], losses: list[Any], truth: list[np.ndarray], n: int, k: int
+) -> dict[str, Any]:
     found = [values(bkon_law(_TOY, x, n, k)) for x, values in zip(sets, losses, strict=True)]
-    truth = [values(rkon_law(_TOY, x, 1))["mean"] for x, values in zip(sets, losses, strict=True)]
     bias = np.array([(f["mean"] - t).mean() for f, t in zip(found, truth, strict=True)])
     modes = found[0]["modes"]
     weights = np.asarray(_TOY.weights)

@@ -249,9 +249,8 @@ def run(config: Config, key: jax.Array, sweep: Any) -> dict[str, Any]:
     todo = list(cells(config))
     with ThreadPoolExecutor(usable_cores()) as pool:
         measured = pool.map(lambda cell: measure(cell, config.replicates, config.resamples, seed), todo)
-        table = list(
-            tqdm(measured, total=len(todo), desc="coverage", disable=not getattr(sweep, "progress", False))
-        )
+        bar = tqdm(measured, total=len(todo), desc="coverage", disable=None if sweep.progress else True)
+        table = list(bar)
     return {"replicates": config.replicates, "cells": table}
 
 

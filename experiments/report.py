@@ -260,8 +260,11 @@ def _section(
     lines += [f"- {limit}" for limit in limits] + ([""] if limits else [])
     if missing := _missing(claim, results):
         lines += [f"Not run: {', '.join(missing)}.", ""]
-    for name in [n for n in dict.fromkeys([*claim["experiments"], *(n for n, _ in evidence)]) if n in drawn]:
+    for name in [n for n in claim["experiments"] if n in drawn]:
         lines += [f"![{drawn[name]}](figures/{name}.png)", "", f"*{drawn[name]}*", ""]
+    if others := sorted({n for n, _ in evidence if n in drawn} - set(claim["experiments"])):
+        links = ", ".join(f"[{name}](figures/{name}.png)" for name in others)
+        lines += [f"Figures of the other experiments in the table: {links}.", ""]
     if evidence:
         lines += _table(
             ["statement", "reported", "ours", "exact", "outcome", "kind", "experiment", "note"],

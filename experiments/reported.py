@@ -19,6 +19,7 @@ from experiments.predictions import Estimate, Outcome, Prediction, greater, less
 from mrtsim.learning_curves import fit_learning_curve, leave_one_out_errors, shared_exponent
 
 DATA = Path(__file__).parent / "data"
+_CURVES = {"inverse": "a + b / K", "log": "a - b log K", "power": "a + b K^-c"}
 SUITES_OF_ONE_BASE = ("gold_full", "gold_compute_matched_equal_examples_v2", "gold_compute_matched")
 
 
@@ -90,6 +91,22 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
             note="held-out loss after training is not the estimator's variance, so the law need not carry over",
         ),
     ]
+    errors = {name: [m["leave_one_out_rmse"][name] for m in result["models"].values()] for name in _CURVES}
+    for better, worse in (("log", "inverse"), ("power", "log")):
+        gap = _interval(np.subtract(errors[worse], errors[better]), 0.95)
+        found.append(
+            Prediction(
+                3,
+                f"{_CURVES[better]} predicts a left-out K of the six models better than {_CURVES[worse]} "
+                "(difference of r.m.s. errors, nats per token)",
+                ours := Estimate(**gap),
+                greater(ours, 0.0),
+                primary=False,
+                context=True,
+                note="interval over models; r.m.s. error on average "
+                + ", ".join(f"{curve}: {np.mean(errors[name]):.4f}" for name, curve in _CURVES.items()),
+            )
+        )
     for name in SUITES_OF_ONE_BASE:
         suite = result["suites"][name]
         slope = Estimate(**suite["rkon_slope"])

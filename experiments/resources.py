@@ -82,7 +82,7 @@ PRESETS = {
         prompts=(10, 20, 40, 80, 160, 320),
         responses=(1, 2, 4, 8, 16, 32),
         budgets=(100.0, 200.0, 400.0, 800.0, 1600.0),
-        replicates=24,
+        replicates=40,
         padded=False,
     ),
 }
