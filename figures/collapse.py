@@ -22,16 +22,18 @@ def draw(result: dict[str, Any]) -> Figure:
     for k, look in zip(responses, style.SERIES, strict=False):
         rows = [row for row in grid if row["k"] == k]
         n = [row["n"] for row in rows]
-        middle.plot(n, [abs(row["bias"]) for row in rows], **look, label=f"K = {k}")
+        middle.plot(n, [abs(row["bias"]) for row in rows], **look, label=f"$K$ = {k}")
         right.plot(n, [row["kl"] for row in rows], **look)
     for ax in (middle, right):
         style.powers_of_two(ax, sorted({row["n"] for row in grid}))
-        ax.set_xlabel("candidates N")
+        ax.set_xlabel("candidates $N$")
         ax.set_ylim(bottom=0)
     middle.set_ylabel("|bias| of the loss, BKoN, exact (nats)")
     middle.legend()
     right.axhline(np.log(3), **style.FLOOR)
-    right.annotate("one mode: log 3", (0.02, np.log(3)), (0, 2), ("axes fraction", "data"), "offset points")
+    right.annotate(
+        "one mode: log 3", (0.98, np.log(3)), (0, 5), ("axes fraction", "data"), "offset points", ha="right"
+    )
     right.set_ylabel("KL(kept ‖ truth) of the modes (nats)")
     right.set_ylim(top=1.25)
     return fig
@@ -61,7 +63,7 @@ def _errors(ax: Axes, result: dict[str, Any]) -> None:
             )
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set_xlabel("prompts N_p")
+    ax.set_xlabel("prompts $N_p$")
     ax.set_ylabel("EMSE of the mean loss (nats²)")
-    ax.set_title(f"N = {result['n_candidates']}, K = {result['k']}")
+    ax.set_title(f"$N$ = {result['n_candidates']}, $K$ = {result['k']}")
     ax.legend(loc="lower left", borderaxespad=0.2)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke, withStroke
 
 from figures import style
 
@@ -54,6 +55,7 @@ def _heat(ax: Axes, result: dict[str, Any], values: np.ndarray) -> None:
                 va="center",
                 fontsize=5.5,
                 color="black" if bright else "white",
+                path_effects=[withStroke(linewidth=1.2, foreground=mesh.to_rgba(colour[row, column]))],
             )
     mesh.set_rasterized(True)
     ax.grid(visible=False)
@@ -62,14 +64,16 @@ def _heat(ax: Axes, result: dict[str, Any], values: np.ndarray) -> None:
 
 
 def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 5 else f"{value:.2g}"
+    if value < 0.1:
+        return f"{value:.2g}"
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 5 else f"{value:.2f}"
 
 
 def _cost_lines(ax: Axes, result: dict[str, Any]) -> None:
     x, y = _positions(result["responses"]), _positions(result["prompts"])
     k = 2 ** np.linspace(x[0] - 0.5, x[-1] + 0.5, 100)
     cost = result["cost"]
-    for number, budget in enumerate(result["budgets"]):
+    for budget in result["budgets"]:
         n = np.log2(budget / (cost["prompt"] + k * cost["response"]))
         ax.plot(
             np.log2(k),
@@ -77,13 +81,14 @@ def _cost_lines(ax: Axes, result: dict[str, Any]) -> None:
             color="white",
             linewidth=0.9,
             linestyle=":",
-            label="_" if number else "_equal cost",
+            path_effects=[Stroke(linewidth=1.5, foreground=style.GREY), Normal()],  # to be seen on yellow
         )
 
 
 def _law(ax: Axes, result: dict[str, Any]) -> None:
     k_star = result["law"]["k_star"]
-    ax.axvline(np.log2(k_star), color="white", linestyle="--", linewidth=1.2)
+    edge = [Stroke(linewidth=1.8, foreground=style.GREY), Normal()]
+    ax.axvline(np.log2(k_star), color="white", linestyle="--", linewidth=1.2, path_effects=edge)
     # A dark twin for the legend, which stands on white.
     ax.plot([], [], color=style.GREY, linestyle="--", label=f"exact $K^*$ = {k_star:.1f}")
     ax.plot([], [], color=style.GREY, linestyle=":", label="equal cost")
