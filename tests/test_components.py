@@ -232,6 +232,17 @@ def test_redundant_prompts_are_not_independent():
     assert 1 / (1 + single.ratio.estimate) == pytest.approx(pilot.icc.estimate)
 
 
+def test_unequal_groups_count_by_the_prompts_in_them():
+    """V_g enters the variance of the mean over prompts as V_g sum r_g^2 / n^2, which is r V_g / n for this r."""
+    sizes = np.array([1, 2, 5])
+    groups, prompts = np.repeat(np.repeat(np.arange(3), sizes), 2), np.repeat(np.arange(8), 2)
+    losses = np.random.default_rng(0).standard_normal(16)
+    pilot = mrt.estimate_components(losses, prompts, groups=groups)
+    assert pilot.redundancy == pytest.approx(np.square(sizes).sum() / sizes.sum())
+    shares = sizes / sizes.sum()
+    assert np.square(shares).sum() == pytest.approx(pilot.redundancy / sizes.sum())
+
+
 def test_k_star_interval_scales_with_the_square_root_of_the_cost():
     pilot = mrt.estimate_components(DYESTUFF)
     k_star = pilot.k_star(mrt.Cost(prompt=4.0, response=1.0))
