@@ -242,8 +242,8 @@ def filtered_max_min(key: None, pool: Pool, k: int) -> Array:
     rewards = jnp.where(exists, pool.rewards, -jnp.inf)
     descending, best = jax.lax.top_k(rewards, exists.size)
     size = jnp.sum(exists)
-    median = 0.5 * (descending[(size - 1) // 2] + descending[size // 2])
-    passing = exists & (rewards >= median)
+    # No reward lies between the median and the least reward that reaches it.
+    passing = exists & (rewards >= descending[(size - 1) // 2])
 
     def pick(state: Any, _: None) -> Any:
         nearest, last = state
