@@ -311,7 +311,9 @@ def test_filtered_max_min_equals_bkon_at_one_and_from_half_the_pool():
 @pytest.mark.parametrize(("dtype", "unit"), [(np.float32, 1e38), (np.float64, 1e308)])
 def test_filtered_max_min_has_a_median_of_the_largest_rewards(dtype, unit):
     """Two of them add up to infinity."""
-    rewards = (np.array([[1.7, 1.6, 1.5, 1.4, 1.3, 1.2]]) * unit * (2 if dtype == np.float32 else 1)).astype(dtype)
+    rewards = (np.array([[1.7, 1.6, 1.5, 1.4, 1.3, 1.2]]) * unit * (2 if dtype == np.float32 else 1)).astype(
+        dtype
+    )
     positions = np.array([[[0.0], [0.1], [5.0], [9.0], [10.0], [11.0]]])
     assert mrt.select("filtered-max-min", 2, rewards=rewards, embeddings=positions).tolist() == [[0, 2]]
 

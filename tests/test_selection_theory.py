@@ -96,6 +96,15 @@ def test_tied_inclusion_is_the_mean_over_the_tie(n, k):
     )
 
 
+@pytest.mark.parametrize(("n", "k"), [(16, 3), (32, 4), (256, 16)])
+def test_tied_inclusion_is_a_probability_where_rounding_is_all_that_is_left(n, k):
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 1, 20_000)
+    kept = tied_inclusion_probability(low, np.minimum(low + 10 ** rng.uniform(-6, 0, low.size), 1), n, k)
+    assert kept.min() >= 0
+    assert kept.max() <= 1
+
+
 @pytest.mark.parametrize(("n", "k"), [(0, 0), (4, 0), (4, 5)])
 def test_impossible_k_is_an_input_error(n, k):
     for call in (

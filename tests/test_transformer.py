@@ -48,6 +48,40 @@ def test_gradient_against_finite_differences(dropout_key):
         check_grads(loss, (params,), order=1, modes=["rev"], atol=1e-7, rtol=1e-7, eps=1e-5)
 
 
+def plain_layer(layer, x, heads):
+    """A post-norm layer on one sequence (positions, width), as PyTorch documents `nn.TransformerEncoderLayer`."""
+
+    def dense(linear, x):
+        return x @ np.asarray(linear.weight).T + np.asarray(linear.bias)
+
+    def normalise(x):
+        return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+
+    queries, keys, values = np.split(dense(layer.project, x), 3, axis=1)
+    size, attended = x.shape[1] // heads, np.zeros_like(x)
+    for head in range(heads):
+        part = slice(head * size, (head + 1) * size)
+        for i in range(len(x)):
+            scores = keys[: i + 1, part] @ queries[i, part] / math.sqrt(size)
+            weights = np.exp(scores - scores.max())
+            attended[i, part] = weights @ values[: i + 1, part] / weights.sum()
+    x = normalise(x + dense(layer.merge, attended))
+    hidden = dense(layer.widen, x)
+    gelu = hidden * 0.5 * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2)))
+    return normalise(x + dense(layer.narrow, gelu))
+
+
+def test_logits_are_those_of_the_textbook():
+    with jax.enable_x64(True):
+        model, sequence = tiny(), np.asarray(tokens(3, 1, 5)[0])
+        logits = np.asarray(eqx.filter_jit(model)(sequence[None]))[0]
+        x = np.asarray(model.tokens)[sequence] + np.asarray(model.positions)
+        for layer in model.layers:
+            x = plain_layer(layer, x, TINY["heads"])
+        expected = x @ np.asarray(model.head.weight).T + np.asarray(model.head.bias)
+    np.testing.assert_allclose(logits, expected, rtol=1e-10, atol=1e-10)
+
+
 def test_sequences_do_not_see_each_other():
     model, sequences = tiny(), tokens(4, 3, 5)
     logits = eqx.filter_jit(model)
