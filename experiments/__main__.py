@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import importlib
 import json
+import os
 import pkgutil
 import sys
 import time
@@ -209,6 +210,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"wrote {page} and {gallery}")
             if comparison:
                 print(f"compared with the committed page: {comparison}")
+        sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last flush
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except InputError as error:
         print(f"experiments {args.command}: {error}", file=sys.stderr)
         return 2

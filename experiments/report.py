@@ -289,16 +289,20 @@ def _section(
 def agreement(results: dict[str, Found], reference: dict[str, Found]) -> tuple[str, list[list[str]]]:
     """Statement by statement, do these results agree with the committed ones? In one line, and as rows of a table."""
     theirs = {(n, p.claim, p.statement): p for n, f in reference.items() for p in f.predictions}
-    rows, counts = [], Counter()
+    rows, outcomes, overlaps = [], Counter(), Counter()
     for name, found in results.items():
         for p in found.predictions:
             q = theirs.get((name, p.claim, p.statement))
-            status = "not there" if q is None else _compare(p, q)
-            counts[status] += 1
+            outcome = "not there" if q is None else _same_outcome(p.outcome, q.outcome)
+            overlap = "" if q is None else _overlap(p.ours, q.ours)
+            outcomes[outcome] += 1
+            overlaps[overlap] += 1
             there = [_interval(q.ours), str(q.outcome)] if q else ["", ""]
             cells = [str(p.claim), name, p.statement, _interval(p.ours), there[0], str(p.outcome), there[1]]
-            rows.append([*cells, status])
-    return "; ".join(f"{status}: {n} of {len(rows)}" for status, n in sorted(counts.items())), rows
+            rows.append([*cells, outcome, overlap])
+    counted = [f"{outcome}: {n} of {len(rows)}" for outcome, n in sorted(outcomes.items())]
+    counted.append(f"intervals overlap: {overlaps['yes']} of {overlaps['yes'] + overlaps['no']}")
+    return "; ".join(counted), rows
 
 
 def _agreement_section(results: dict[str, Found], reference: dict[str, Found]) -> list[str]:
@@ -312,8 +316,8 @@ def _agreement_section(results: dict[str, Found], reference: dict[str, Found]) -
     line, rows = agreement(results, reference)
     return [
         *title,
-        "Two results agree where their intervals overlap. Outcomes may differ with the size of the run: fewer "
-        "replicates leave more statements open.",
+        "Fewer replicates leave more statements open. Intervals over trials are for the networks and prompts of a run; "
+        "presets draw other networks, and such intervals need not overlap.",
         "",
         f"{line}.",
         "",
@@ -328,7 +332,8 @@ def _agreement_section(results: dict[str, Found], reference: dict[str, Found]) -
                 "committed",
                 "outcome here",
                 "committed",
-                "agreement",
+                "outcome",
+                "overlap",
             ],
             rows,
         ),
@@ -336,12 +341,18 @@ def _agreement_section(results: dict[str, Found], reference: dict[str, Found]) -
     ]
 
 
-def _compare(here: Prediction, there: Prediction) -> str:
-    low, high = (max(here.ours.low, there.ours.low), min(here.ours.high, there.ours.high))
-    # Exact values come from rules of different sizes in different presets.
-    if low <= high or math.isclose(low, high, rel_tol=1e-6):
-        return "agrees" if here.outcome == there.outcome else "agrees, other outcome"
-    return "differs"
+def _same_outcome(here: Outcome, there: Outcome) -> str:
+    if here == there:
+        return "same outcome"
+    return "settled in one only" if Outcome.OPEN in (here, there) else "opposite outcome"
+
+
+def _overlap(here: Estimate, there: Estimate) -> str:
+    """Do two intervals overlap? Empty where there is nothing to compare: an undefined one, or neither has a width."""
+    ends = (here.low, here.high, there.low, there.high)
+    if any(map(math.isnan, ends)) or (here.low == here.high and there.low == there.high):
+        return ""
+    return "yes" if max(here.low, there.low) <= min(here.high, there.high) else "no"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,20 +175,23 @@ class TestPage:
         row = next(line for line in text.splitlines() if line.startswith("| [1. "))
         assert "**not run**" in row
 
-    def test_agreement_counts_overlapping_intervals(self, stored):
+    def test_agreement_counts_outcomes_and_overlapping_intervals(self, stored):
         here = report.load(stored / "quick")
         found = here["reported"]
-        moved = [
-            Prediction(
-                **{**p.__dict__, "ours": Estimate(p.ours.value + 99, p.ours.low + 99, p.ours.high + 99)}
-            )
-            for p in found.predictions[:1]
-        ]
-        there = {"reported": report.Found("reported", found.stored, moved + found.predictions[1:-1])}
+        first, second, *others, last = found.predictions
+        moved = replace(first, ours=Estimate(*(end + 99 for end in dataclasses.astuple(first.ours))))
+        turned = replace(second, outcome=FAILS if second.outcome == HOLDS else HOLDS)
+        there = {"reported": report.Found("reported", found.stored, [moved, turned, *others])}
         line, rows = report.agreement(here, there)
         n = len(found.predictions)
-        assert line == f"agrees: {n - 2} of {n}; differs: 1 of {n}; not there: 1 of {n}"
-        assert [row[-1] for row in rows] == ["differs", *["agrees"] * (n - 2), "not there"]
+        assert line == (
+            f"not there: 1 of {n}; opposite outcome: 1 of {n}; same outcome: {n - 2} of {n}; "
+            f"intervals overlap: {n - 2} of {n - 1}"
+        )
+        assert rows[0][-2:] == ["same outcome", "no"]
+        assert rows[1][-2:] == ["opposite outcome", "yes"]
+        assert rows[-1][-2:] == ["not there", ""]
+        assert last.statement == rows[-1][2]
 
     def test_only_committed_precise_results_write_the_root_page(self, stored, monkeypatch):
         (stored / "quick").rename(stored / "precise")

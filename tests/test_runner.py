@@ -276,6 +276,16 @@ class TestCache:
 
 
 class TestCommandLine:
+    def test_a_closed_pipe_is_no_error(self):
+        command = [sys.executable, "-m", "experiments", "list"]
+        piped = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert piped.stdout is not None
+        piped.stdout.close()
+        assert piped.stderr is not None
+        with piped.stderr:
+            assert piped.stderr.read() == ""
+        assert piped.wait() == 0
+
     def test_list_has_a_line_for_every_experiment(self, capsys):
         assert main(["list"]) == 0
         lines = capsys.readouterr().out.splitlines()
