@@ -193,7 +193,7 @@ def _describe_suite(strategies: dict[str, dict[str, float]], confidence: float) 
     }
 
 
-def _interval(values: Sequence[float], confidence: float) -> dict[str, float]:
+def _interval(values: Sequence[float] | np.ndarray, confidence: float) -> dict[str, float]:
     """Mean with its t interval; without two values the interval is the whole line."""
     from scipy.stats import t
 

@@ -45,7 +45,42 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "Categorical",
+    "ClusteredPrompts",
+    "Cost",
+    "GaussianModes",
+    "InputError",
+    "Interval",
+    "PerPromptPlan",
+    "PilotEstimate",
+    "PilotPlan",
+    "Plan",
+    "RegretCurve",
+    "VarianceComponents",
+    "allocate",
+    "allocate_per_prompt",
+    "effective_responses",
+    "estimate_components",
+    "estimator_error",
+    "estimator_variance",
+    "facility_location",
+    "grouped_estimator_variance",
+    "icc",
+    "inclusion_probability",
+    "load_plugin",
+    "mode_coverage",
+    "mrt_gain",
+    "optimal_responses",
+    "plan_pilot",
+    "read_pilot",
+    "register_strategy",
+    "regret_curve",
+    "select",
+    "selected_components",
+    "strategies",
+    "unequal_estimator_variance",
+]
 
 if TYPE_CHECKING:
     from mrtsim.allocation import (

@@ -525,10 +525,10 @@ class Problem(eqx.Module):
 
     def coordinates(
         self, gradient: Float[Array | np.ndarray, "prompts *k o"]
-    ) -> Float[Array | np.ndarray, "prompts *k r"]:
+    ) -> Float[Array, "prompts *k r"]:
         """Gradients in coordinates whose Euclidean norm and inner product are those of the parameters' gradients."""
         if self.factor is None:
-            return gradient
+            return jnp.asarray(gradient)
         return jnp.einsum("p...o,por->p...r", gradient, self.factor)
 
     def batch(self, gradient: Float[Array, "prompts o"]) -> Float[Array, " parameters"]:
