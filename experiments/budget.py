@@ -50,7 +50,7 @@ class Config:
     recipe: Recipe = PAPER
     points: int = 1024
     networks: int = 16
-    component_points: int = 2**12
+    component_points: int = 2**10
     padded: bool = True
     block: int = 4
 
@@ -73,7 +73,12 @@ class Config:
 PRESETS = {
     "quick": Config(replicates=8, recipe=Recipe(steps=100), points=128, networks=4, component_points=2**9),
     "paper": Config(),
-    "precise": Config(responses=(1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32), replicates=600, padded=False),
+    "precise": Config(
+        responses=(1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32),
+        replicates=600,
+        component_points=2**12,
+        padded=False,
+    ),
 }
 
 

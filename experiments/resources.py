@@ -52,7 +52,7 @@ class Config:
     recipe: Recipe = PAPER
     points: int = 1024
     networks: int = 16
-    component_points: int = 2**12
+    component_points: int = 2**10
     padded: bool = True
     block: int = 4
 
@@ -83,6 +83,7 @@ PRESETS = {
         responses=(1, 2, 4, 8, 16, 32),
         budgets=(100.0, 200.0, 400.0, 800.0, 1600.0),
         replicates=40,
+        component_points=2**12,
         padded=False,
     ),
 }

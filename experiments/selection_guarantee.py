@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 from scipy import stats
 
 from experiments import intervals
@@ -72,39 +72,49 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell of the guarantee: what kind of pool, how large, how many are kept."""
+class Sizes:
+    """How large a pool is, and how many are kept."""
 
-    kind: str
     candidates: int
     k: int
 
 
-def random_pool(key: PRNGKeyArray, kind: str, n: int) -> Pool:
-    """Rewards and similarities of one pool."""
+def random_pool(key: PRNGKeyArray, kind: Int[Array, ""] | int, n: int) -> Pool:
+    """Rewards and similarities of one pool of kind `KINDS[kind]`."""
+    return jax.lax.switch(kind, [partial(_POOLS[name], n) for name in KINDS], key)
+
+
+def _gaussian(n: int, key: PRNGKeyArray, clusters: int = 0) -> Pool:
     reward_key, key = jax.random.split(key)
-    if kind == "toy":
-        distribution = GaussianModes()
-        prompt = distribution.sample_prompts(reward_key, 1)
-        responses, _ = distribution.sample_responses(key, prompt, n)
-        return Pool(
-            rewards=distribution.reward(prompt, responses)[0],
-            similarity=diagnostics.response_similarity(responses[0]),
-        )
     embeddings = jax.random.normal(key, (n, FEATURES))
-    if kind == "clusters":
-        centres = jax.random.normal(jax.random.fold_in(key, 1), (3, FEATURES))
-        embeddings = centres[jnp.arange(n) % 3] + 0.3 * embeddings
+    if clusters:
+        centres = jax.random.normal(jax.random.fold_in(key, 1), (clusters, FEATURES))
+        embeddings = centres[jnp.arange(n) % clusters] + 0.3 * embeddings
     return Pool(rewards=jax.random.normal(reward_key, (n,)), similarity=grades.similarity_matrix(embeddings))
 
 
-def shares_of_best(key: PRNGKeyArray, cell: Cell) -> dict[str, dict[str, Any]]:
+def _toy(n: int, key: PRNGKeyArray) -> Pool:
+    prompt_key, key = jax.random.split(key)
+    distribution = GaussianModes()
+    prompt = distribution.sample_prompts(prompt_key, 1)
+    responses, _ = distribution.sample_responses(key, prompt, n)
+    return Pool(
+        rewards=distribution.reward(prompt, responses)[0],
+        similarity=diagnostics.response_similarity(responses[0]),
+    )
+
+
+_POOLS = {"gaussian": _gaussian, "clusters": partial(_gaussian, clusters=3), "toy": _toy}
+
+
+def shares_of_best(key: PRNGKeyArray, kind: Int[Array, ""] | int, sizes: Sizes) -> dict[str, dict[str, Any]]:
     """F of each strategy's subset over F of the best subset, for one random pool and both objectives."""
     pool_key, key = jax.random.split(key)
-    pool = random_pool(pool_key, cell.kind, cell.candidates)
+    n, k = sizes.candidates, sizes.k
+    pool = random_pool(pool_key, kind, n)
     known = strategies()
-    subsets = np.array(list(combinations(range(cell.candidates), cell.k)))
-    members = [jnp.asarray(np.eye(cell.candidates)[subsets[:, place]]) for place in range(cell.k)]
+    subsets = np.array(list(combinations(range(n), k)))
+    members = [jnp.asarray(np.eye(n)[subsets[:, place]]) for place in range(k)]
     shares = {}
     for objective, alpha in OBJECTIVES.items():
         quality = grades.quality(pool.rewards, alpha)
@@ -113,8 +123,8 @@ def shares_of_best(key: PRNGKeyArray, cell: Cell) -> dict[str, dict[str, Any]]:
         coverage = (quality * pool.similarity).T
         covered = jax.tree.reduce(jnp.maximum, [member @ coverage for member in members])
         best = jnp.max(covered @ jnp.maximum(quality, grades.QUALITY_FLOOR))
-        kept = {name: known[name](key if known[name].random else None, pool, cell.k) for name in OTHERS}
-        kept["greedy"] = known[objective](None, pool, cell.k)
+        kept = {name: known[name](key if known[name].random else None, pool, k) for name in OTHERS}
+        kept["greedy"] = known[objective](None, pool, k)
         shares[objective] = {name: value(chosen) / best for name, chosen in kept.items()}
     return shares
 
@@ -127,7 +137,8 @@ def _guarantee(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, 
             shares_of_best,
             jax.random.fold_in(key, i),
             config.replicates,
-            Cell(kind, config.pool_candidates, k),
+            KINDS.index(kind),  # a number is not static: the kinds share a program
+            Sizes(config.pool_candidates, k),
             block=32,
         )
         for objective, shares in found.items():

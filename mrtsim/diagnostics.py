@@ -445,7 +445,8 @@ class Problem(eqx.Module):
                     raise InputError(
                         f"the loss reaches into the model ({error}): pass factored=False, or let it only call the model"
                     ) from error
-                truth, error = jnp.asarray(values.value), float(np.max(values.error))
+                # NumPy's float is an array to JAX; Python's would be static, and every problem its own program.
+                truth, error = jnp.asarray(values.value), np.max(values.error)
             else:
                 problem = cls(
                     distribution,
@@ -462,7 +463,7 @@ class Problem(eqx.Module):
                     reward=reward,
                 )
                 responses, weights = distribution.quadrature(prompts, rule or panels(75, 8))
-                truth, error = _weighted(problem, responses, weights), float("nan")
+                truth, error = _weighted(problem, responses, weights), np.float64("nan")
             problem = cls(
                 distribution,
                 model,
@@ -471,7 +472,7 @@ class Problem(eqx.Module):
                 problem.factor,
                 truth[:, 0],
                 truth[:, 1:],
-                problem.batch(truth[:, 1:]),
+                _batches(problem, truth[None, :, 1:])[0],
                 error,
                 loss,
                 factored,
@@ -487,7 +488,7 @@ class Problem(eqx.Module):
             distribution,
             model,
             prompts,
-            outputs=model(prompts),
+            outputs=_outputs(model, prompts),
             factor=None,
             true_loss=None,
             true_gradient=None,
@@ -539,6 +540,11 @@ class Problem(eqx.Module):
         prompts = jnp.asarray(self.prompts)
         _, pull = jax.vjp(lambda p: _rows(eqx.combine(unravel(p), static)(prompts)), params)
         return pull(gradient / len(gradient))[0]
+
+
+@eqx.filter_jit
+def _outputs(model: Any, prompts: Array) -> Any:
+    return model(prompts)
 
 
 @eqx.filter_jit
@@ -672,10 +678,12 @@ def _batch_of_trials(
 ) -> dict[str, Array]:
     """Sums over the trials of one batch; a chunk at a time, so that memory does not grow with the trials."""
 
-    def step(total: Any, key: PRNGKeyArray) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, _chunk(key, problem, run, options)), None
+    chunk = jax.jit(lambda key: _chunk(key, problem, run, options), inline=True)  # traced once for both uses
 
-    shapes = jax.eval_shape(lambda key: _chunk(key, problem, run, options), key)
+    def step(total: Any, key: PRNGKeyArray) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, chunk(key)), None
+
+    shapes = jax.eval_shape(chunk, key)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     return jax.lax.scan(step, zeros, jax.random.split(key, run.trials // run.chunk))[0]
 
@@ -794,7 +802,7 @@ def exact(
             values = _rows_of(piece, jnp.asarray(law.responses))
             parts.append((law.moments(values[..., 0]), law.moments(piece.coordinates(values[..., 1:]))))
             shifts.append(np.einsum("pq,pqo->po", law.kept, values[..., 1:]))
-        kept = np.asarray(problem.batch(jnp.asarray(np.concatenate(shifts))))
+        kept = np.asarray(_batches(problem, jnp.asarray(np.concatenate(shifts))[None])[0])
     loss, gradient = (_join(moments) for moments in zip(*parts, strict=True))
     true = problem.true_batch
     return ExactReport(

@@ -85,13 +85,18 @@ def _parts(rule: Rule, size: int) -> list[Rule]:
     return [Rule(*piece) for piece in zip(nodes, weights, strict=True)]
 
 
+@eqx.filter_jit
+def _quadrature(distribution: Any, prompts: Array, rule: Rule | None) -> tuple[Array, Array]:
+    return distribution.quadrature(prompts, rule)
+
+
 def _weighted_sums(
     distribution: Any, fn: Callable[[Array], Array], prompts: Array, parts: list[Rule | None]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums over the nodes of all parts of weight fn and of its absolute value."""
     total = size = np.zeros(())
     for part in parts:
-        responses, weights = distribution.quadrature(prompts, part)
+        responses, weights = _quadrature(distribution, prompts, part)
         values = np.asarray(fn(responses), np.float64)
         terms = np.asarray(weights).reshape(weights.shape + (1,) * (values.ndim - 2)) * values
         total, size = total + terms.sum(1), size + np.abs(terms).sum(1)

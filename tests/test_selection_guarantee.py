@@ -10,16 +10,16 @@ import pytest
 
 from experiments import selection_guarantee, store
 from experiments.predictions import Outcome
-from experiments.selection_guarantee import Cell, Config, random_pool, shares_of_best
+from experiments.selection_guarantee import KINDS, Config, Sizes, random_pool, shares_of_best
 from figures import selection_guarantee as picture
 from mrtsim.errors import InputError
 
 
-@pytest.mark.parametrize("kind", selection_guarantee.KINDS)
+@pytest.mark.parametrize("kind", range(len(KINDS)), ids=KINDS)
 def test_shares_are_of_the_best_subset(kind):
     with jax.enable_x64(True):
         key = jax.random.key(3)
-        shares = shares_of_best(key, Cell(kind, 6, 2))
+        shares = shares_of_best(key, kind, Sizes(6, 2))
         pool = random_pool(jax.random.split(key)[0], kind, 6)
         s, r = np.asarray(pool.similarity), np.asarray(pool.rewards)
     scaled = np.clip((r - r.min()) / (r.max() - r.min()), 1e-4, 1)
