@@ -66,8 +66,8 @@ class Sample(NamedTuple):
 def true_nll() -> float:
     """The entropy of p(y|x), in nats: the NLL of the truth, which no learner can beat. It is the same at every x."""
     origin = np.zeros((1, TOY.prompt_dim))
-    log_density = eqx.filter_jit(TOY.log_density)
-    expected = TOY.expectation(lambda y: -log_density(jnp.asarray(origin), y), origin)
+    nll = eqx.filter_jit(lambda y: -TOY.log_density(jnp.asarray(origin), y))
+    expected = TOY.expectation(nll, origin)
     return float(expected.value[0])
 
 

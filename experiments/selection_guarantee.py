@@ -32,7 +32,6 @@ from mrtsim.losses import mdn_nll
 from mrtsim.selection import Pool, strategies
 
 CLAIMS = (9,)
-KINDS = ("gaussian", "clusters", "toy")
 OBJECTIVES = {"dkon": 0.0, "dbkon": 1.0}
 OTHERS = ("rkon", "bkon", "filtered-max-min")
 FEATURES = 8
@@ -81,7 +80,7 @@ class Sizes:
 
 def random_pool(key: PRNGKeyArray, kind: Int[Array, ""] | int, n: int) -> Pool:
     """Rewards and similarities of one pool of kind `KINDS[kind]`."""
-    return jax.lax.switch(kind, [partial(_POOLS[name], n) for name in KINDS], key)
+    return jax.lax.switch(kind, [partial(make, n) for make in _POOLS.values()], key)
 
 
 def _gaussian(n: int, key: PRNGKeyArray, clusters: int = 0) -> Pool:
@@ -105,6 +104,7 @@ def _toy(n: int, key: PRNGKeyArray) -> Pool:
 
 
 _POOLS = {"gaussian": _gaussian, "clusters": partial(_gaussian, clusters=3), "toy": _toy}
+KINDS = tuple(_POOLS)
 
 
 def shares_of_best(key: PRNGKeyArray, kind: Int[Array, ""] | int, sizes: Sizes) -> dict[str, dict[str, Any]]:
