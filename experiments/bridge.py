@@ -18,8 +18,8 @@ from jaxtyping import Array, PRNGKeyArray
 from scipy.stats import kendalltau
 
 from experiments.predictions import Estimate, Prediction, greater, published
-from experiments.untrained import STRATEGIES, difference, measure_all, problems
-from mrtsim.diagnostics import gradient_cosines, response_similarity
+from experiments.untrained import STRATEGIES, compare_all, difference, problems
+from mrtsim.diagnostics import Setting, gradient_cosines, response_similarity
 from mrtsim.distributions import GaussianModes
 from mrtsim.learners import MDN
 from mrtsim.losses import mdn_nll
@@ -59,26 +59,25 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     with jax.enable_x64(True):
         pairs = sweep.replicates("pairs", fn, pair_key, config.replicates)
     posed = problems(model_key, config.models, config.n_prompts)
+    settings = [Setting(name, k) for k in config.responses for name in config.strategies]
+    reports = compare_all(
+        sweep,
+        "strategies",
+        posed,
+        settings,
+        trial_key,
+        n_candidates=config.n_candidates,
+        trials=config.trials,
+    )
     table: dict[str, dict[str, Any]] = {name: {} for name in config.strategies}
-    for k in config.responses:
-        for name in config.strategies:
-            found = measure_all(
-                sweep,
-                f"{name}/k={k}",
-                posed,
-                name,
-                trial_key,
-                n_candidates=config.n_candidates,
-                k=k,
-                trials=config.trials,
-            )
-            table[name][str(k)] = {
-                "similarity": found["similarity"],
-                "score": found["similarity_k_eff"],
-                "k_eff": found["gradient"]["k_eff"],
-                "k_eff_loss": found["loss"]["k_eff"],
-                "share": found["coverage"]["share"],
-            }
+    for setting, found in zip(settings, reports, strict=True):
+        table[setting.strategy][str(setting.k)] = {
+            "similarity": found["similarity"],
+            "score": found["similarity_k_eff"],
+            "k_eff": found["gradient"]["k_eff"],
+            "k_eff_loss": found["loss"]["k_eff"],
+            "share": found["coverage"]["share"],
+        }
     rng = np.random.default_rng(jax.random.bits(rank_key, (4,)).tolist())
     filled = pairs["count"].sum(0) > 0
     each = _each(pairs)[:, filled]

@@ -20,14 +20,14 @@ from experiments.predictions import Estimate, Outcome, Prediction, agrees, great
 from experiments.untrained import (
     STRATEGIES,
     average_exact,
+    compare_all,
     difference,
     estimate,
     furthest,
-    measure_all,
     over_models,
     problems,
 )
-from mrtsim.diagnostics import exact
+from mrtsim.diagnostics import Setting, exact
 from mrtsim.distributions import GaussianModes
 from mrtsim.learners import MDN
 from mrtsim.losses import mdn_nll
@@ -64,10 +64,11 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     model_key, trial_key, pipeline_key = jax.random.split(key, 3)
     posed = problems(model_key, config.models, config.n_prompts)
     n, k = config.n_candidates, config.k
-    measured = {
-        name: measure_all(sweep, name, posed, name, trial_key, n_candidates=n, k=k, trials=config.replicates)
-        for name in config.strategies
-    }
+    settings = [Setting(name, k) for name in config.strategies]
+    reports = compare_all(
+        sweep, "strategies", posed, settings, trial_key, n_candidates=n, trials=config.replicates
+    )
+    measured = dict(zip(config.strategies, reports, strict=True))
     known = {
         name: average_exact([exact(p, name, n_candidates=n, k=k) for p in posed]) for name in ("rkon", "bkon")
     }

@@ -167,7 +167,10 @@ def _guarantee(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, 
 
 def _trade(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, Any]]:
     distribution = GaussianModes()
-    arms = [("dbkon", alpha) for alpha in config.alphas] + [("filtered-max-min", None)]
+    settings = [
+        *(diagnostics.Setting("dbkon", k, {"alpha": a}) for k in config.responses for a in config.alphas),
+        *(diagnostics.Setting("filtered-max-min", k) for k in config.responses),
+    ]
     found: dict[tuple[str, float | None, int], list[dict[str, float]]] = {}
     for network in range(config.networks):
         prompt_key, model_key, trial_key = jax.random.split(jax.random.fold_in(key, network), 3)
@@ -175,9 +178,8 @@ def _trade(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, Any]
             distribution, mdn_nll, MDN(model_key), distribution.sample_prompts(prompt_key, config.n_prompts)
         )
         for k in config.responses:
-            sizes = {"n_candidates": config.n_candidates, "k": k}
             for name in ("rkon", "bkon"):
-                exact = diagnostics.exact(problem, name, **sizes)
+                exact = diagnostics.exact(problem, name, n_candidates=config.n_candidates, k=k)
                 found.setdefault((name, None, k), []).append(
                     {
                         f"{quantity}/{part}": float(getattr(moments, part).mean())
@@ -185,23 +187,22 @@ def _trade(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, Any]
                         for part in ("bias_squared", "variance", "emse")
                     }
                 )
-            for name, alpha in arms:
-                report = diagnostics.measure(
-                    problem,
-                    name,
-                    **sizes,
-                    trials=config.trials,
-                    key=jax.random.fold_in(trial_key, k),
-                    options={} if alpha is None else {"alpha": alpha},
-                    replicates=partial(sweep.replicates, f"trade/{network}/{name}/{alpha}/k={k}"),
-                )
-                found.setdefault((name, alpha, k), []).append(
-                    {
-                        f"{quantity}/{part}": getattr(error, part).value
-                        for quantity, error in (("loss", report.loss), ("gradient", report.gradient))
-                        for part in ("bias_squared", "variance", "emse")
-                    }
-                )
+        reports = diagnostics.compare(
+            problem,
+            settings,
+            n_candidates=config.n_candidates,
+            trials=config.trials,
+            key=trial_key,
+            replicates=partial(sweep.replicates, f"trade/{network}"),
+        )
+        for (name, k, options), report in zip(settings, reports, strict=True):
+            found.setdefault((name, options.get("alpha"), k), []).append(
+                {
+                    f"{quantity}/{part}": getattr(error, part).value
+                    for quantity, error in (("loss", report.loss), ("gradient", report.gradient))
+                    for part in ("bias_squared", "variance", "emse")
+                }
+            )
     return [_row(name, alpha, k, each, found["rkon", None, k]) for (name, alpha, k), each in found.items()]
 
 

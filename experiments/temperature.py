@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from experiments.predictions import Prediction, agrees, greater
-from experiments.untrained import average_exact, difference, estimate, measure_all, problems
-from mrtsim.diagnostics import exact
+from experiments.untrained import average_exact, compare_all, difference, estimate, problems
+from mrtsim.diagnostics import Setting, exact
 
 CLAIMS = (9,)
 
@@ -62,31 +62,37 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     model_key, trial_key = jax.random.split(key)
     posed = problems(model_key, config.models, config.n_prompts)
 
-    def found(label: str, strategy: str, **options: float) -> dict[str, Any]:
-        report = measure_all(
-            sweep,
-            label,
-            posed,
-            strategy,
-            trial_key,
-            n_candidates=config.n_candidates,
-            k=config.k,
-            trials=config.replicates,
-            options=options,
-        )
-        return {name: report[name] for name in ("loss", "gradient", "coverage")}
-
+    temperatures, alphas = sorted(config.temperatures), sorted(config.alphas)
+    settings = [
+        *(Setting("gumbel", config.k, {"temperature": t}) for t in temperatures),
+        *(Setting("dbkon", config.k, {"alpha": a}) for a in alphas),
+        Setting("dkon", config.k),
+        Setting("filtered-max-min", config.k),
+    ]
+    reports = compare_all(
+        sweep,
+        "strategies",
+        posed,
+        settings,
+        trial_key,
+        n_candidates=config.n_candidates,
+        trials=config.replicates,
+    )
+    *rows, dkon, filtered = (
+        {name: report[name] for name in ("loss", "gradient", "coverage")} for report in reports
+    )
+    soft, of_alpha = rows[: len(temperatures)], rows[len(temperatures) :]
     return {
         "n_candidates": config.n_candidates,
         "k": config.k,
+        # Infinity is no number in JSON: the end of the frontier is told by its place.
         "frontier": [
-            # Infinity is no number in JSON: the end of the frontier is told by its place.
-            {"temperature": None if np.isinf(t) else t, **found(f"gumbel/T={t}", "gumbel", temperature=t)}
-            for t in sorted(config.temperatures)
+            {"temperature": None if np.isinf(t) else t, **row}
+            for t, row in zip(temperatures, soft, strict=True)
         ],
-        "dbkon": [{"alpha": a, **found(f"dbkon/alpha={a}", "dbkon", alpha=a)} for a in sorted(config.alphas)],
-        "dkon": found("dkon", "dkon"),
-        "filtered-max-min": found("filtered-max-min", "filtered-max-min"),
+        "dbkon": [{"alpha": a, **row} for a, row in zip(alphas, of_alpha, strict=True)],
+        "dkon": dkon,
+        "filtered-max-min": filtered,
         "exact": {
             name: average_exact([exact(p, name, n_candidates=config.n_candidates, k=config.k) for p in posed])
             for name in ("rkon", "bkon")

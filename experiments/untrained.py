@@ -10,7 +10,15 @@ import jax
 import numpy as np
 
 from experiments.predictions import Estimate
-from mrtsim.diagnostics import ErrorReport, ExactReport, Measured, Problem, StrategyReport, measure
+from mrtsim.diagnostics import (
+    ErrorReport,
+    ExactReport,
+    Measured,
+    Problem,
+    Setting,
+    StrategyReport,
+    compare,
+)
 from mrtsim.distributions import GaussianModes
 from mrtsim.learners import MDN
 from mrtsim.losses import mdn_nll
@@ -33,34 +41,29 @@ def problems(
     return posed
 
 
-def measure_all(
+def compare_all(
     sweep: Any,
     label: str,
     posed: Sequence[Problem],
-    strategy: str,
+    settings: Sequence[Setting],
     key: jax.Array,
     *,
     n_candidates: int,
-    k: int,
     trials: int,
-    options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """`measure` on every problem, averaged; strategies see the same pools."""
-    return average(
-        [
-            measure(
-                problem,
-                strategy,
-                n_candidates=n_candidates,
-                k=k,
-                trials=trials,
-                key=jax.random.fold_in(key, index),
-                options=options,
-                replicates=partial(sweep.replicates, f"{label}/model={index}"),
-            )
-            for index, problem in enumerate(posed)
-        ]
-    )
+) -> list[dict[str, Any]]:
+    """`compare` on every problem, averaged; one answer a setting."""
+    reports = [
+        compare(
+            problem,
+            settings,
+            n_candidates=n_candidates,
+            trials=trials,
+            key=jax.random.fold_in(key, index),
+            replicates=partial(sweep.replicates, f"{label}/model={index}"),
+        )
+        for index, problem in enumerate(posed)
+    ]
+    return [average(of_setting) for of_setting in zip(*reports, strict=True)]
 
 
 def average(reports: Sequence[StrategyReport]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """How wrong is a strategy? EMSE of loss and gradient estimates, gradient alignment, K_eff, mode coverage.
 
-Two ways in. `measure` simulates a strategy on a `Problem` (a distribution, a loss, a model, and prompts), and `exact`
-gives what it should find for RKoN and BKoN. `estimator_error`, `mode_coverage` and `similarity_k_eff` take arrays: a
-user's own losses, gradients and modes.
+Two ways in. `measure` simulates a strategy on a `Problem` (a distribution, a loss, a model, and prompts), `compare`
+several on the same pools, and `exact` gives what they should find for RKoN and BKoN. `estimator_error`, `mode_coverage`
+and `similarity_k_eff` take arrays: a user's own losses, gradients and modes.
 
 A per-prompt gradient is J(x)^T g(y), with J the Jacobian of the model's few outputs and g the loss's gradient in them.
 So norms, cosines and traces need one small Gram matrix J J^T a prompt, and no gradient is ever stored: what a trial
@@ -12,9 +12,10 @@ Numbers are float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -595,37 +596,66 @@ def _batches(problem: Problem, gradients: Float[Array, "n prompts o"]) -> Float[
     return jax.lax.map(problem.batch, gradients)
 
 
+class Setting(NamedTuple):
+    """A way to keep responses: a registered strategy, K, and the strategy's options (`alpha`, `temperature`)."""
+
+    strategy: str
+    k: int
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class _Run:
-    """What the compiled trial depends on beside arrays."""
+    """What the compiled trial depends on beside arrays.
 
-    strategy: Strategy
+    `groups` are a strategy, a K and the number of settings that differ in the options' values alone.
+    """
+
+    groups: tuple[tuple[Strategy, int, int], ...]
     n_candidates: int
-    k: int
     trials: int
     chunk: int
 
+    @property
+    def kept(self) -> np.ndarray:
+        """K of each setting."""
+        return np.repeat([k for _, k, _ in self.groups], [count for *_, count in self.groups])
 
-def _chunk(key: PRNGKeyArray, problem: Problem, run: _Run, options: dict[str, Any]) -> dict[str, Array]:
+
+def _chunk(
+    key: PRNGKeyArray, problem: Problem, run: _Run, options: list[dict[str, Array]]
+) -> dict[str, Array]:
     """Sums over a chunk of trials. Their pools come from one draw: a key a trial would double the compile time."""
     pool_key, strategy_key = jax.random.split(key)
     distribution = problem.distribution
     prompts = jnp.broadcast_to(problem.prompts, (run.chunk, *problem.prompts.shape))
     pool, modes = distribution.sample_responses(pool_key, prompts, run.n_candidates)
-    geometry = {"embeddings", "similarity", "distance"} & set(run.strategy.needs)
+    needs = {need for chosen, *_ in run.groups for need in chosen.needs}
+    geometry = needs & {"embeddings", "similarity", "distance"}
     candidates = Pool(
         rewards=(problem.reward or distribution.reward)(prompts, pool),
         embeddings=pool[..., None] if geometry else None,
         similarity=response_similarity(pool) if geometry else None,
     )
-    kept = run.strategy(strategy_key if run.strategy.random else None, candidates, run.k, **options)
-    each = jax.vmap(partial(_trial, problem, run.k))(pool, modes, kept)
+    kept = []
+    for (chosen, k, count), given in zip(run.groups, options, strict=True):
+        select = partial(chosen, strategy_key if chosen.random else None, candidates, k)
+        # (settings, trials, prompts, k), then the settings side by side.
+        each = jax.vmap(lambda given, select=select: select(**given), axis_size=count)(given)
+        kept.append(jnp.moveaxis(each, 0, -2).reshape(*pool.shape[:-1], count * k))
+    each = jax.vmap(partial(_trial, problem, run.kept))(pool, modes, jnp.concatenate(kept, axis=-1))
     return jax.tree.map(lambda a: a.sum(0), each)
 
 
 def _trial(
-    problem: Problem, k: int, pool: Float[Array, "prompts n"], modes: Array, kept: Array
+    problem: Problem, ks: np.ndarray, pool: Float[Array, "prompts n"], modes: Array, kept: Array
 ) -> dict[str, Array]:
+    """Errors of each setting (settings, ...) in one trial; `kept` (prompts, sum of ks) are theirs side by side."""
+    share = np.repeat(np.eye(len(ks)) / ks, ks, axis=1)  # of each kept response in the mean of a setting
+
+    def mean(kept: Array) -> Array:
+        return jnp.einsum("sq,pq...->sp...", share, kept)
+
     responses = jnp.take_along_axis(pool, kept, axis=1)
     rows = problem.rows(responses)
     # Errors of each kept response: the loss, and the gradient in orthonormal coordinates.
@@ -633,30 +663,42 @@ def _trial(
     gradient = rows[..., 1:] - problem.true_gradient[:, None]
     vector = problem.coordinates(gradient)
     truth = problem.coordinates(problem.true_gradient)
-    batch = problem.batch(rows[..., 1:].mean(1))
-    out = {
-        "loss": loss.mean(1),
-        "loss_square": jnp.square(loss.mean(1)),
-        "loss_single": jnp.square(loss).mean(1),
-        "gradient": gradient.mean(1),
-        "gradient_square": jnp.square(vector.mean(1)).sum(-1),
-        "gradient_single": jnp.square(vector).sum(-1).mean(1),
-        "cosine": _traced_cosine(vector.mean(1) + truth, truth),
-        "batch_square": jnp.square(batch - problem.true_batch).sum(),
+    means = {"loss": mean(loss), "gradient": mean(gradient)}
+    vectors = mean(vector)
+    batch = jax.vmap(problem.batch)(means["gradient"] + problem.true_gradient)
+    out = means | {
+        "loss_square": jnp.square(means["loss"]),
+        "loss_single": mean(jnp.square(loss)),
+        "gradient_square": jnp.square(vectors).sum(-1),
+        "gradient_single": mean(jnp.square(vector).sum(-1)),
+        "cosine": _traced_cosine(vectors + truth, truth),
+        "batch_square": jnp.square(batch - problem.true_batch).sum(-1),
         "batch_cosine": _traced_cosine(batch, problem.true_batch),
+        "similarity": _kept_similarity(pool, responses, ks),
     }
     weights = _mode_weights(problem.distribution, problem.prompts)
     if weights is not None:
         kept_modes = jnp.take_along_axis(modes, kept, axis=1)
-        frequency = (kept_modes[..., None] == jnp.arange(weights.shape[-1])).mean(1, dtype=loss.dtype)
+        frequency = mean((kept_modes[..., None] == jnp.arange(weights.shape[-1])).astype(loss.dtype))
         out["modes"] = frequency
         out["share"] = (frequency > 0).mean(-1, dtype=loss.dtype)
         out["variation"] = 0.5 * jnp.abs(frequency - weights).sum(-1)
-    if k > 1:
-        largest = jnp.maximum(pool.max(1) - pool.min(1), jnp.finfo(pool.dtype).tiny)
-        distance = jnp.abs(responses[:, :, None] - responses[:, None, :]).sum((1, 2)) / (k * (k - 1))
-        out["similarity"] = (1 - distance / largest).mean()
     return out
+
+
+def _kept_similarity(
+    pool: Float[Array, "prompts n"], responses: Float[Array, "prompts q"], ks: np.ndarray
+) -> Float[Array, " settings"]:
+    """Mean `response_similarity` of two responses that a setting keeps; 1 where it keeps one."""
+    place = np.minimum(
+        np.arange(ks.max()), ks[:, None] - 1
+    )  # the last kept fills up: at no distance from itself,
+    pairs = (np.arange(ks.max()) < ks[:, None]).astype(float)  # and not counted with the others
+    weights = pairs[:, :, None] * pairs[:, None, :] / np.maximum(ks * (ks - 1), 1)[:, None, None]
+    kept = responses[:, place + (np.cumsum(ks) - ks)[:, None]]
+    distance = jnp.abs(kept[..., :, None] - kept[..., None, :])
+    largest = jnp.maximum(pool.max(1) - pool.min(1), jnp.finfo(pool.dtype).tiny)
+    return 1 - (jnp.einsum("psij,sij->ps", distance, weights) / largest[:, None]).mean(0)
 
 
 def _traced_cosine(vectors: Array, truth: Array) -> Array:
@@ -674,7 +716,7 @@ def _mode_weights(distribution: Any, prompts: Any) -> Any:
 
 
 def _batch_of_trials(
-    key: PRNGKeyArray, problem: Problem, run: _Run, options: dict[str, Any]
+    key: PRNGKeyArray, problem: Problem, run: _Run, options: list[dict[str, Array]]
 ) -> dict[str, Array]:
     """Sums over the trials of one batch; a chunk at a time, so that memory does not grow with the trials."""
 
@@ -702,7 +744,8 @@ def measure(
 ) -> StrategyReport:
     """Simulate a strategy: in each trial every prompt gets a fresh pool of N, and K are kept.
 
-    With the same key, strategies see the same pools. Memory does not grow with `trials`.
+    With the same key, strategies see the same pools; `compare` simulates several at once, which is faster. Memory does
+    not grow with `trials`.
 
     Args:
         problem: what is estimated.
@@ -720,58 +763,118 @@ def measure(
     Raises:
         InputError: an unknown strategy, K not in 1..N, or fewer than two trials.
     """
-    if not 1 <= k <= n_candidates:
-        raise InputError(f"k = {k} must lie between 1 and n_candidates = {n_candidates}")
+    setting = Setting(name, k, options or {})
+    return compare(
+        problem,
+        [setting],
+        n_candidates=n_candidates,
+        trials=trials,
+        key=key,
+        batches=batches,
+        replicates=replicates,
+    )[0]
+
+
+def compare(
+    problem: Problem,
+    settings: Sequence[Setting],
+    *,
+    n_candidates: int,
+    trials: int,
+    key: PRNGKeyArray,
+    batches: int = BATCHES,
+    replicates: Callable[..., Any] = montecarlo.replicate,
+) -> list[StrategyReport]:
+    """`measure` several strategies, Ks and options on the same pools, in one program; one report a setting.
+
+    Arguments and errors as for `measure`.
+    """
+    if not settings:
+        raise InputError("no settings to compare: give at least one strategy with its K")
+    for _, k, _ in settings:
+        if not 1 <= k <= n_candidates:
+            raise InputError(f"k = {k} must lie between 1 and n_candidates = {n_candidates}")
     if trials < 2:
         raise InputError(f"trials = {trials} must be at least 2, to tell bias from variance")
     batches = min(batches, trials)
     per_batch = -(-trials // batches)
     chunk = next(c for c in (8, 4, 2, 1) if per_batch % c == 0)
-    run = _Run(strategy(name), n_candidates, k, per_batch, chunk)
-    given = {key: jnp.asarray(value) for key, value in (options or {}).items()}
-    with jax.enable_x64(True):
-        sums = replicates(_batch_of_trials, key, batches, problem, run, given)
-        counts = np.full(batches, float(per_batch))
-        reports = {}
-        for quantity in ("loss", "gradient"):
-            error, target = sums[quantity][..., None], problem.true_loss[:, None]
-            if quantity == "gradient":
-                # Batches stand where kept responses do.
-                error = np.asarray(problem.coordinates(jnp.swapaxes(sums[quantity], 0, 1))).swapaxes(0, 1)
-                target = np.asarray(problem.coordinates(problem.true_gradient))
-            pair = _Sums(error, sums[f"{quantity}_square"])
-            _, raw, variance = _moments(counts, pair)
-            n = _without_one(counts)[:, None]
-            # The second moment of one kept response, less the square of their common mean.
-            spread = _without_one(sums[f"{quantity}_single"]) / n - (raw - variance / n)
-            cosines = sums["cosine"] if quantity == "gradient" else None
-            reports[quantity] = _error_report(counts, pair, target, spread, cosines)
-        batch = np.asarray(_batches(problem, jnp.asarray(sums["gradient"])))[:, None]
-        weights = _mode_weights(problem.distribution, problem.prompts)
-        coverage = None
-        if weights is not None:
-            weights = np.broadcast_to(np.asarray(weights), sums["modes"].shape[1:])
-            coverage = _coverage_report(counts, sums["modes"], sums["share"], sums["variation"], weights, k)
-    reports["batch"] = _error_report(
-        counts,
-        _Sums(batch, sums["batch_square"][:, None]),
-        problem.true_batch[None],
-        None,
-        sums["batch_cosine"][:, None],
+    # Settings of one strategy and K share its code: their options are a batch axis.
+    groups: dict[tuple[str, int, tuple[str, ...]], list[int]] = {}
+    for index, (name, k, options) in enumerate(settings):
+        groups.setdefault((name, k, tuple(sorted(options))), []).append(index)
+    run = _Run(
+        tuple((strategy(name), k, len(members)) for (name, k, _), members in groups.items()),
+        n_candidates,
+        per_batch,
+        chunk,
     )
-    similarity = _without_one(sums["similarity"]) / _without_one(counts) if k > 1 else np.full(3, np.nan)
-    score = similarity_k_eff(similarity, k)
+    with jax.enable_x64(True):
+        given = [
+            {name: np.stack([np.asarray(settings[i].options[name]) for i in members]) for name in options}
+            for (*_, options), members in groups.items()
+        ]
+        sums = replicates(_batch_of_trials, key, batches, problem, run, given)
+        gradients = sums["gradient"]
+        # Batches stand where kept responses do.
+        vectors = problem.coordinates(np.moveaxis(gradients, 2, 0))
+        parameters = _batches(problem, gradients.reshape(-1, *gradients.shape[2:]))
+        truth = np.asarray(problem.coordinates(problem.true_gradient))
+        weights = _mode_weights(problem.distribution, problem.prompts)
+        if weights is not None:
+            weights = np.broadcast_to(np.asarray(weights), (len(truth), weights.shape[-1]))
+        sums["vector"] = np.moveaxis(np.asarray(vectors), 0, 2)
+        sums["batch"] = np.asarray(parameters).reshape(*gradients.shape[:2], 1, -1)
+    counts = np.full(batches, float(per_batch))
+    found = {}
+    for place, index in enumerate(index for members in groups.values() for index in members):
+        of_setting = {name: array[:, place] for name, array in sums.items()}
+        found[index] = _report(settings[index], n_candidates, counts, of_setting, problem, truth, weights)
+    return [found[index] for index in range(len(settings))]
+
+
+def _report(
+    setting: Setting,
+    n_candidates: int,
+    counts: np.ndarray,
+    sums: dict[str, np.ndarray],
+    problem: Problem,
+    truth: np.ndarray,
+    weights: np.ndarray | None,
+) -> StrategyReport:
+    """From the sums over each batch of trials; `truth` in coordinates, `weights` of the modes (prompts, modes)."""
+    n = _without_one(counts)
+
+    def errors(quantity: str, error: np.ndarray, target: np.ndarray) -> ErrorReport:
+        pair = _Sums(error, sums[f"{quantity}_square"])
+        _, raw, variance = _moments(counts, pair)
+        # The second moment of one kept response, less the square of their common mean.
+        spread = _without_one(sums[f"{quantity}_single"]) / n[:, None] - (raw - variance / n[:, None])
+        return _error_report(counts, pair, target, spread, sums["cosine"] if quantity == "gradient" else None)
+
+    coverage = None
+    if weights is not None:
+        coverage = _coverage_report(
+            counts, sums["modes"], sums["share"], sums["variation"], weights, setting.k
+        )
+    similarity = _without_one(sums["similarity"]) / n if setting.k > 1 else np.full(3, np.nan)
     return StrategyReport(
-        strategy=name,
+        strategy=setting.strategy,
         n_candidates=n_candidates,
-        k=k,
-        trials=batches * per_batch,
-        loss=reports["loss"],
-        gradient=reports["gradient"],
-        batch_gradient=reports["batch"],
+        k=setting.k,
+        trials=int(counts.sum()),
+        loss=errors("loss", sums["loss"][..., None], problem.true_loss[:, None]),
+        gradient=errors("gradient", sums["vector"], truth),
+        batch_gradient=_error_report(
+            counts,
+            _Sums(sums["batch"], sums["batch_square"][:, None]),
+            problem.true_batch[None],
+            None,
+            sums["batch_cosine"][:, None],
+        ),
         coverage=coverage,
         similarity=_jackknife(similarity),
-        similarity_k_eff=_jackknife(score),
+        similarity_k_eff=_jackknife(similarity_k_eff(similarity, setting.k)),
     )
 
 

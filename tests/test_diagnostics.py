@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import itertools
 
@@ -15,8 +16,11 @@ from jax.flatten_util import ravel_pytree
 import mrtsim.diagnostics
 from mrtsim.diagnostics import (
     Problem,
+    Setting,
     _batch_of_trials,
+    _kept_similarity,
     _Run,
+    compare,
     estimator_error,
     exact,
     gradient_cosines,
@@ -216,6 +220,46 @@ def test_a_finite_distribution_with_ties():
     within(found.gradient.variance, expected.gradient.variance.mean())
 
 
+def test_settings_compared_are_settings_measured(problem):
+    """Side by side, whatever their order, K, options and code in common, and on the pools of `measure`."""
+    settings = [
+        Setting("dbkon", 3, {"alpha": 0.1}),
+        Setting("rkon", 1),
+        Setting("gumbel", 2, {"temperature": 1.0}),
+        Setting("dbkon", 5),
+        Setting("dbkon", 3, {"alpha": 2.0}),
+        Setting("rkon", 1),
+        Setting("bkon", 8),
+    ]
+    shared = {"n_candidates": 8, "trials": 200, "key": jax.random.key(4)}
+    reports = compare(problem, settings, **shared)
+    assert reports[1].loss.emse == reports[5].loss.emse
+    for (name, k, options), together in zip(settings, reports, strict=True):
+        alone = measure(problem, name, k=k, options=options, **shared)
+        assert (together.strategy, together.k) == (name, k)
+        np.testing.assert_allclose(
+            _numbers(together), _numbers(alone), rtol=1e-9, atol=1e-12, err_msg=f"{name}, K = {k}"
+        )
+    different = [reports[i].loss.variance.value for i in (0, 3, 4)]
+    assert len(set(different)) == 3
+
+
+def _numbers(report):
+    plain = dataclasses.asdict(report)
+    leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(plain) if not isinstance(leaf, str)]
+    return np.concatenate(leaves).astype(float)
+
+
+def test_similarity_is_that_of_the_pairs_kept():
+    pool = jnp.array([[0.0, 1.0, 3.0, 10.0], [2.0, 2.0, 2.0, 2.0]])
+    kept = jnp.array([[2, 0, 1, 3], [0, 1, 2, 3]])
+    ks = np.array([1, 3])
+    found = _kept_similarity(pool, jnp.take_along_axis(pool, kept, axis=1), ks)
+    matrix = np.asarray(response_similarity(pool))
+    pairs = [matrix[0, i, j] for i, j in ((0, 1), (0, 3), (1, 3))]
+    np.testing.assert_allclose(found, [1.0, (np.mean(pairs) + 1.0) / 2], rtol=1e-6)
+
+
 def test_another_reward_selects_otherwise(prompts):
     def likelihood(x, y):
         return TOY.log_density(x, y)
@@ -268,9 +312,9 @@ def test_a_weight_penalty_needs_the_parameters(prompts):
 def test_memory_does_not_grow_with_the_trials(problem):
     sizes = []
     for trials in (8, 800):
-        run = _Run(strategy("dbkon"), 32, 4, trials, 8)
+        run = _Run(((strategy("dbkon"), 4, 1),), 32, trials, 8)
         with jax.enable_x64(True):
-            call = eqx.filter_jit(_batch_of_trials).lower(jax.random.key(0), problem, run, {})
+            call = eqx.filter_jit(_batch_of_trials).lower(jax.random.key(0), problem, run, [{}])
             sizes.append(call.compile().compiled.memory_analysis())
     assert sizes[1].output_size_in_bytes == sizes[0].output_size_in_bytes
     # What grows is the list of the chunks' keys: 64 times less than the trials' own sums would be.
@@ -313,6 +357,8 @@ def test_bad_settings_are_refused(problem, change, message):
     settings = {"name": "rkon", "n_candidates": 8, "k": 3, "trials": 20, "key": jax.random.key(7)} | change
     with pytest.raises(InputError, match=message):
         measure(problem, settings.pop("name"), **settings)
+    with pytest.raises(InputError, match="no settings to compare"):
+        compare(problem, [], n_candidates=8, trials=20, key=jax.random.key(7))
     if "name" in change:
         with pytest.raises(InputError, match="measure it"):
             exact(problem, "dbkon", n_candidates=8, k=3)
