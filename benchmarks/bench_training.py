@@ -57,7 +57,7 @@ def shapes(name: str) -> list[tuple[Shape, int, int]]:
         cells = [(s, c.n_prompts, k) for s in c.strategies for k in c.responses]
         fresh = 0
     return [
-        (Shape(s, n, k, n, c.n_candidates, c.recipe, test_prompts=fresh), c.replicates, c.block)
+        (Shape((s,), n, k, n, c.n_candidates, c.recipe, test_prompts=fresh), c.replicates, c.block)
         for s, n, k in cells
     ]
 

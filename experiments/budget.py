@@ -88,18 +88,19 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     points = jnp.asarray(sobol_prompts(config.points), jnp.float32)
     most = config.prompts(config.responses[0])
     scores: dict[str, list[dict[str, Any]]] = {}
-    for name in config.strategies:
+    for which, name in enumerate(config.strategies):
         scores[name] = []
         for k in config.responses:
             n_prompts = config.prompts(k)
             rows, width = program(config.padded, n_prompts, k, (most, config.responses[-1]))
-            shape = Shape(name, rows, width, most, config.n_candidates, config.recipe)
+            shape = Shape(config.strategies, rows, width, most, config.n_candidates, config.recipe)
             scores[name].append(
                 sweep.replicates(
                     f"{name}/k={k}",
                     train_once,
                     train_key,
                     config.replicates,
+                    which,
                     n_prompts,
                     k,
                     points,

@@ -67,7 +67,7 @@ PRESETS = {
 }
 
 
-def train_once(key: PRNGKeyArray, k: Array, shape: Shape) -> dict[str, Any]:
+def train_once(key: PRNGKeyArray, which: Array, k: Array, shape: Shape) -> dict[str, Any]:
     """One run of one setting: scores of both recipes at the training prompts."""
     keys = jax.random.split(key, 5)
     prompts = TOY.sample_prompts(keys[0], shape.drawn_prompts)
@@ -76,7 +76,7 @@ def train_once(key: PRNGKeyArray, k: Array, shape: Shape) -> dict[str, Any]:
     validation, test = (
         Sample(prompts, part) for part in jnp.split(held_out, [shape.validation_responses], axis=1)
     )
-    sample = keep(keys[3], shape, Sample(prompts, pools))
+    sample = keep(keys[3], shape, Sample(prompts, pools), which)
     trained = train(keys[4], sample, used(shape, shape.rows, k), shape.recipe, validation)
     return score(trained, test, prompts)
 
@@ -84,16 +84,18 @@ def train_once(key: PRNGKeyArray, k: Array, shape: Shape) -> dict[str, Any]:
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Train every strategy at every K; all share prompts, pools and initial weights."""
     scores: dict[str, list[dict[str, Any]]] = {}
-    for name in config.strategies:
+    for which, name in enumerate(config.strategies):
         scores[name] = []
         for k in config.responses:
             rows, width = program(
                 config.padded, config.n_prompts, k, (config.n_prompts, config.responses[-1])
             )
-            shape = Shape(name, rows, width, config.n_prompts, config.n_candidates, config.recipe)
+            shape = Shape(
+                config.strategies, rows, width, config.n_prompts, config.n_candidates, config.recipe
+            )
             scores[name].append(
                 sweep.replicates(
-                    f"{name}/k={k}", train_once, key, config.replicates, k, shape, block=config.block
+                    f"{name}/k={k}", train_once, key, config.replicates, which, k, shape, block=config.block
                 )
             )
     return {

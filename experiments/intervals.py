@@ -7,6 +7,7 @@ seeded, and settings that share their random numbers are resampled together.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 2_000
+_CHUNK = 2**20  # numbers resampled at once
 
 
 def mean(values: np.ndarray) -> dict[str, float]:
@@ -26,28 +28,44 @@ def mean(values: np.ndarray) -> dict[str, float]:
 
 
 def bootstrap(
-    values: np.ndarray, statistic: Callable[[np.ndarray], Any], resamples: int = RESAMPLES
+    values: np.ndarray,
+    statistic: Callable[..., Any],
+    resamples: int = RESAMPLES,
+    *,
+    vectorized: bool = False,
 ) -> dict[str, Any]:
-    """A statistic of (replicates, ...) with its percentile interval; it may return numbers or arrays."""
+    """A statistic of (replicates, ...) with its percentile interval; it may return numbers or arrays.
+
+    A `vectorized` statistic takes the keyword `axis`, that of the replicates, and is called on many resamples at once.
+    """
     # With few replicates a resample can repeat one of them throughout: ratios of its spreads are undefined.
     with np.errstate(divide="ignore", invalid="ignore"):
-        draws = resampled(values, statistic, resamples)
+        draws = resampled(values, statistic, resamples, vectorized=vectorized)
         low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-        return {"value": statistic(np.asarray(values, float)), "low": low, "high": high}
+        value = statistic(np.asarray(values, float), **({"axis": 0} if vectorized else {}))
+        return {"value": value, "low": low, "high": high}
 
 
 def resampled(
-    values: np.ndarray, statistic: Callable[[np.ndarray], Any], resamples: int = RESAMPLES
+    values: np.ndarray,
+    statistic: Callable[..., Any],
+    resamples: int = RESAMPLES,
+    *,
+    vectorized: bool = False,
 ) -> np.ndarray:
     """The statistic of resampled replicates, (resamples, ...)."""
     values, rng = np.asarray(values, float), np.random.default_rng(0)
-    return np.stack([statistic(values[rng.integers(0, len(values), len(values))]) for _ in range(resamples)])
+    chosen = rng.integers(0, len(values), (resamples, len(values)))
+    if not vectorized:
+        return np.stack([statistic(values[rows]) for rows in chosen])
+    chunks = np.array_split(chosen, -(-resamples * values.size // _CHUNK))
+    return np.concatenate([statistic(values[rows], axis=1) for rows in chunks])
 
 
 def describe(values: np.ndarray) -> dict[str, Any]:
     """Mean, standard deviation and median of (replicates, settings), each a list over settings of intervals."""
-    spread = bootstrap(values, lambda v: v.std(0, ddof=1))
-    middle = bootstrap(values, lambda v: np.median(v, axis=0))
+    spread = bootstrap(values, partial(np.std, ddof=1), vectorized=True)
+    middle = bootstrap(values, np.median, vectorized=True)
     return {
         "mean": [mean(column) for column in values.T],
         "std": [
@@ -73,7 +91,7 @@ def best(values: np.ndarray, labels: list[int], chosen: int) -> dict[str, Any]:
         saved = float(means[0] - means.min())
         return gap, gap / max(gap, saved) if gap > 0 else 0.0
 
-    means = resampled(values, lambda v: v.mean(0))
+    means = resampled(values, np.mean, vectorized=True)
     winners = means.argmin(1)
     regrets = np.array([regret(row) for row in means])
     tail = (1 - LEVEL) / 2

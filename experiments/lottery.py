@@ -99,7 +99,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     for k in config.responses:
         rows, width = program(config.padded, config.n_prompts, k, (config.n_prompts, config.responses[-1]))
         shape = Shape(
-            "rkon", rows, width, config.n_prompts, config.n_candidates, config.recipe, draws=config.draws
+            ("rkon",), rows, width, config.n_prompts, config.n_candidates, config.recipe, draws=config.draws
         )
         scores.append(
             sweep.replicates(

@@ -9,14 +9,14 @@ which masks what a setting does not use; the others compile to their own size, w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from scipy.stats import qmc
 
 from mrtsim.allocation import Cost, optimal_responses
@@ -25,7 +25,7 @@ from mrtsim.diagnostics import response_similarity
 from mrtsim.distributions import GaussianModes, panels
 from mrtsim.learners import MDN
 from mrtsim.losses import masked_mean, mdn_nll
-from mrtsim.selection import Pool, strategy
+from mrtsim.selection import Pool, Strategy, strategy
 from mrtsim.training import Fit, Recipe, fit
 from mrtsim.variance import VarianceComponents
 
@@ -40,10 +40,11 @@ RECIPES = {"last": "as published (last step)", "best": "at the best validation s
 class Shape:
     """Static sizes of a run: what is drawn, and how much of it the program trains on (`rows` x `width`).
 
-    `draws` is the number of trainings that share all but the responses.
+    `draws` is the number of trainings that share all but the responses. The `strategies` share the program: a run is
+    told which of them is its own.
     """
 
-    strategy: str
+    strategies: tuple[str, ...]
     rows: int
     width: int
     drawn_prompts: int
@@ -117,15 +118,20 @@ def draw(keys: PRNGKeyArray, shape: Shape) -> tuple[Sample, Sample, Sample]:
     )
 
 
-def keep(key: PRNGKeyArray, shape: Shape, pools: Sample) -> Sample:
-    """The kept responses (rows, width) of the first prompts, in the order of picking.
+def keep(key: PRNGKeyArray, shape: Shape, pools: Sample, which: Array | int = 0) -> Sample:
+    """The responses (rows, width) of the first prompts that strategy `which` keeps, in the order of picking.
 
     Distances are those of the responses themselves, and similarities E6's; what a strategy does not use costs nothing.
     """
     prompts, pool = pools.prompts[: shape.rows], pools.responses[: shape.rows]
     candidates = Pool(TOY.reward(prompts, pool), pool[..., None], response_similarity(pool))
-    kept = strategy(shape.strategy)(key, candidates, shape.width)
+    selectors = [partial(_select, strategy(name), shape.width) for name in shape.strategies]
+    kept = jax.lax.switch(which, selectors, key, candidates)
     return Sample(prompts, jnp.take_along_axis(pool, kept, axis=1))
+
+
+def _select(chosen: Strategy, k: int, key: PRNGKeyArray, pool: Pool) -> Int[Array, "rows k"]:
+    return chosen(key, pool, k).astype(jnp.int32)
 
 
 def used(shape: Shape, n_prompts: Array | int, k: Array | int) -> Bool[Array, "rows width"]:
@@ -177,12 +183,17 @@ def score(trained: Fit, test: Sample | None, prompts: Float[Array, "n d"]) -> di
 
 
 def train_once(
-    key: PRNGKeyArray, n_prompts: Array, k: Array, points: Float[Array, "points d"], shape: Shape
+    key: PRNGKeyArray,
+    which: Array,
+    n_prompts: Array,
+    k: Array,
+    points: Float[Array, "points d"],
+    shape: Shape,
 ) -> dict[str, Any]:
     """One run of n_prompts x k on fresh prompts: scores of both recipes, at the points after a shift of their own."""
     keys = jax.random.split(key, 6)
     pools, validation, test = draw(keys[:3], shape)
-    sample = keep(keys[3], shape, pools)
+    sample = keep(keys[3], shape, pools, which)
     trained = train(keys[4], sample, used(shape, n_prompts, k), shape.recipe, validation)
     return score(trained, test, shifted(points, keys[5]))
 

@@ -99,12 +99,15 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     for n_prompts in config.prompts:
         for k in config.responses:
             rows, width = program(config.padded, n_prompts, k, largest)
-            shape = Shape("rkon", rows, width, largest[0], config.n_candidates, config.recipe, test_prompts=1)
+            shape = Shape(
+                ("rkon",), rows, width, largest[0], config.n_candidates, config.recipe, test_prompts=1
+            )
             scores = sweep.replicates(
                 f"n={n_prompts}/k={k}",
                 train_once,
                 train_key,
                 config.replicates,
+                0,
                 n_prompts,
                 k,
                 points,

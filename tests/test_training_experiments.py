@@ -112,7 +112,7 @@ def test_configs_that_cannot_run_are_refused(module, changes, message):
 
 
 def shape(strategy, rows, width, **changes):
-    return Shape(strategy, rows, width, drawn_prompts=10, n_candidates=8, recipe=BRIEF, **changes)
+    return Shape((strategy,), rows, width, drawn_prompts=10, n_candidates=8, recipe=BRIEF, **changes)
 
 
 @pytest.mark.parametrize("strategy", ["rkon", "bkon", "filtered-max-min"])
@@ -126,10 +126,22 @@ def test_a_padded_program_keeps_what_the_settings_own_program_keeps(strategy):
         np.testing.assert_array_equal(wide.prompts[:n_prompts], own.prompts)
 
 
+def test_strategies_that_share_a_program_keep_what_they_keep_alone():
+    names = ("rkon", "filtered-max-min", "bkon")
+    together = dataclasses.replace(shape("rkon", 10, 4), strategies=names)
+    pools, *_ = draw(jax.random.split(jax.random.key(0), 3), together)
+    of_one = jax.jit(lambda which: keep(jax.random.key(1), together, pools, which).responses)
+    kept = [np.asarray(of_one(which)) for which in range(len(names))]
+    for name, found in zip(names, kept, strict=True):
+        alone = keep(jax.random.key(1), shape(name, 10, 4), pools)
+        np.testing.assert_array_equal(found, alone.responses)
+    assert not np.array_equal(kept[0], kept[2])
+
+
 def test_a_padded_run_is_the_settings_own_run():
     key, points = jax.random.key(2), jnp.asarray(sobol_prompts(32), jnp.float32)
-    padded = jax.jit(mdn_training.train_once, static_argnums=4)(key, 5, 2, points, shape("rkon", 10, 4))
-    own = jax.jit(mdn_training.train_once, static_argnums=4)(key, 5, 2, points, shape("rkon", 5, 2))
+    padded = jax.jit(mdn_training.train_once, static_argnums=5)(key, 0, 5, 2, points, shape("rkon", 10, 4))
+    own = jax.jit(mdn_training.train_once, static_argnums=5)(key, 0, 5, 2, points, shape("rkon", 5, 2))
     for recipe in mdn_training.RECIPES:
         for name, value in own[recipe].items():
             assert padded[recipe][name] == pytest.approx(float(value), rel=2e-4), (recipe, name)
