@@ -86,7 +86,10 @@ def train_pair(
     validation_key, pool_key = jax.random.split(pool_key)
     held_out, _ = TOY.sample_responses(validation_key, fresh, shape.validation_responses)
     validation = Sample(fresh, held_out)
-    return jax.vmap(once)(jax.random.split(pool_key, shape.draws), jax.random.split(select_key, shape.draws))
+    keys = jax.random.split(pool_key, shape.draws), jax.random.split(select_key, shape.draws)
+    if shape.draws == 1:  # a batch axis of 1 slows the products of a training step
+        return jax.tree.map(lambda a: a[None], once(keys[0][0], keys[1][0]))
+    return jax.vmap(once)(*keys)
 
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
