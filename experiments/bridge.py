@@ -77,7 +77,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
             "k_eff_loss": found["loss"]["k_eff"],
             "share": found["coverage"]["share"],
         }
-    rng = np.random.default_rng(jax.random.bits(rank_key, (4,)).tolist())
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(rank_key)))
     filled = pairs["count"].sum(0) > 0
     each = _each(pairs)[:, filled]
     middle = (np.arange(config.bins) + 0.5) / config.bins

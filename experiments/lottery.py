@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,9 +94,13 @@ def train_pair(
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Train at every K, and describe the spread of the test NLL over runs."""
     train_key, prompt_key, response_key = jax.random.split(key, 3)
-    prompts = TOY.sample_prompts(prompt_key, 100)
-    test = Sample(prompts, eqx.filter_jit(TOY.sample_responses)(response_key, prompts, 100)[0])
-    points = eqx.filter_jit(TOY.prompts_at)(jnp.asarray(sobol_prompts(config.points), jnp.float32))
+
+    @jax.jit
+    def drawn(uniforms: Float[Array, "points d"]) -> tuple[Sample, Float[Array, "points d"]]:
+        prompts = TOY.sample_prompts(prompt_key, 100)
+        return Sample(prompts, TOY.sample_responses(response_key, prompts, 100)[0]), TOY.prompts_at(uniforms)
+
+    test, points = drawn(jnp.asarray(sobol_prompts(config.points), jnp.float32))
     scores = []
     for k in config.responses:
         rows, width = program(config.padded, config.n_prompts, k, (config.n_prompts, config.responses[-1]))

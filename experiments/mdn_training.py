@@ -64,6 +64,7 @@ class Sample(NamedTuple):
     responses: Float[Array, "prompts k"]
 
 
+@cache
 def true_nll() -> float:
     """The entropy of p(y|x), in nats: the NLL of the truth, which no learner can beat. It is the same at every x."""
     origin = np.zeros((1, TOY.prompt_dim))

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Array
 
 from experiments.predictions import Estimate
 from mrtsim.diagnostics import (
@@ -33,12 +35,16 @@ def problems(
 ) -> list[Problem]:
     """Untrained MDNs, each with its own prompts, under the toy distribution."""
     toy = GaussianModes()
-    posed = []
-    for index in range(models):
+
+    @eqx.filter_jit
+    def draw(index: Any) -> tuple[Array, MDN]:
         prompt_key, model_key = jax.random.split(jax.random.fold_in(key, index))
-        prompts = np.asarray(toy.sample_prompts(prompt_key, n_prompts))
-        posed.append(Problem.of(toy, mdn_nll, MDN(model_key), prompts, reward=reward))
-    return posed
+        return toy.sample_prompts(prompt_key, n_prompts), MDN(model_key)
+
+    return [
+        Problem.of(toy, mdn_nll, model, prompts, reward=reward)
+        for prompts, model in (draw(np.int32(index)) for index in range(models))
+    ]
 
 
 def compare_all(

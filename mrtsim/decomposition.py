@@ -110,7 +110,7 @@ def decompose(
     if randomisations < 2:
         raise InputError(f"randomisations must be 2 or more, not {randomisations}: their spread is the error")
     with jax.enable_x64(True):
-        model = jax.tree.map(lambda a: a.astype(np.float64) if eqx.is_inexact_array(a) else a, model)
+        model = jax.tree.map(lambda a: np.asarray(a, np.float64) if eqx.is_inexact_array(a) else a, model)
         if hasattr(distribution, "support"):
             prompts, weights = distribution.support()
             cumulants = np.asarray(_cumulants(loss, model, distribution, jnp.asarray(prompts), rule))

@@ -162,9 +162,9 @@ def gradient_cosines(
 
     For a loss that uses the model only by calling it (`Problem.of`, `factored`).
     """
-    problem = Problem._bare(None, loss, model, prompts)
-    gradients = problem.rows(responses)[..., 1:]
-    products = gradients @ _grams(problem) @ gradients.mT
+    outputs, grams = _linearised(model, prompts)
+    gradients = Problem._bare(None, loss, model, prompts, outputs).rows(responses)[..., 1:]
+    products = gradients @ grams @ gradients.mT
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(products, axis1=1, axis2=2), jnp.finfo(products.dtype).tiny))
     return products / (norms[:, :, None] * norms[:, None, :])
 
@@ -432,14 +432,12 @@ class Problem(eqx.Module):
             InputError: a factored loss reaches into the model.
         """
         with jax.enable_x64(True):
-            model = jax.tree.map(
-                lambda a: jnp.asarray(np.asarray(a), jnp.float64) if eqx.is_inexact_array(a) else a, model
-            )
+            model = jax.tree.map(lambda a: np.asarray(a, np.float64) if eqx.is_inexact_array(a) else a, model)
             prompts = jnp.asarray(np.asarray(prompts, np.float64))
             if factored:
-                problem = cls._bare(distribution, loss, model, prompts, reward)
-                factor = _factors(np.asarray(_grams(problem)))
-                problem = eqx.tree_at(lambda p: p.factor, problem, factor, is_leaf=lambda x: x is None)
+                outputs, grams = _linearised(model, prompts)
+                factor = _factors(np.asarray(grams))
+                problem = cls._bare(distribution, loss, model, prompts, outputs, factor, reward)
                 try:
                     values = distribution.expectation(partial(_rows_of, problem), prompts)
                 except AttributeError as error:
@@ -447,7 +445,7 @@ class Problem(eqx.Module):
                         f"the loss reaches into the model ({error}): pass factored=False, or let it only call the model"
                     ) from error
                 # NumPy's float is an array to JAX; Python's would be static, and every problem its own program.
-                truth, error = jnp.asarray(values.value), np.max(values.error)
+                truth, error = values.value, np.max(values.error)
             else:
                 problem = cls(
                     distribution,
@@ -464,7 +462,7 @@ class Problem(eqx.Module):
                     reward=reward,
                 )
                 responses, weights = distribution.quadrature(prompts, rule or panels(75, 8))
-                truth, error = _weighted(problem, responses, weights), np.float64("nan")
+                truth, error = np.asarray(_weighted(problem, responses, weights)), np.float64("nan")
             problem = cls(
                 distribution,
                 model,
@@ -473,7 +471,7 @@ class Problem(eqx.Module):
                 problem.factor,
                 truth[:, 0],
                 truth[:, 1:],
-                _batches(problem, truth[None, :, 1:])[0],
+                np.asarray(_batches(problem, truth[None, :, 1:]))[0],
                 error,
                 loss,
                 factored,
@@ -483,14 +481,23 @@ class Problem(eqx.Module):
             return jax.tree.map(lambda a: np.asarray(a) if isinstance(a, jax.Array) else a, problem)
 
     @classmethod
-    def _bare(cls, distribution: Any, loss: Loss, model: Any, prompts: Any, reward: Any = None) -> Problem:
-        """A factored problem without its truth and factor."""
+    def _bare(
+        cls,
+        distribution: Any,
+        loss: Loss,
+        model: Any,
+        prompts: Any,
+        outputs: Any,
+        factor: Any = None,
+        reward: Any = None,
+    ) -> Problem:
+        """A factored problem without its truth."""
         return cls(
             distribution,
             model,
             prompts,
-            outputs=_outputs(model, prompts),
-            factor=None,
+            outputs=outputs,
+            factor=factor,
             true_loss=None,
             true_gradient=None,
             true_batch=None,
@@ -522,8 +529,7 @@ class Problem(eqx.Module):
 
     def _parameters(self) -> tuple[Array, Callable[[Array], Any], Any]:
         """The raveled parameters, their inverse, and the rest of the model."""
-        params, static = eqx.partition(self.model, eqx.is_inexact_array)
-        return *ravel_pytree(params), static
+        return _raveled(self.model)
 
     def coordinates(
         self, gradient: Float[Array | np.ndarray, "prompts *k o"]
@@ -544,13 +550,15 @@ class Problem(eqx.Module):
 
 
 @eqx.filter_jit
-def _outputs(model: Any, prompts: Array) -> Any:
-    return model(prompts)
+def _rows_of(problem: Problem, responses: Array) -> Array:
+    return problem.rows(responses)
 
 
 @eqx.filter_jit
-def _rows_of(problem: Problem, responses: Array) -> Array:
-    return problem.rows(responses)
+def _values_of(problem: Problem, responses: Any) -> tuple[Array, Array, Array]:
+    """Losses, gradients in the outputs and in coordinates."""
+    rows = problem.rows(responses)
+    return rows[..., 0], rows[..., 1:], problem.coordinates(rows[..., 1:])
 
 
 def _rows(tree: Any) -> Float[Array, "rows o"]:
@@ -573,16 +581,24 @@ def _weighted(problem: Problem, responses: Array, weights: Array) -> Float[Array
     return jax.lax.map(of_prompt, (problem.prompts, responses, weights))
 
 
+def _raveled(model: Any) -> tuple[Array, Callable[[Array], Any], Any]:
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+    return *ravel_pytree(params), static
+
+
 @eqx.filter_jit
-def _grams(problem: Problem) -> Float[Array, "prompts o o"]:
-    """J J^T of each prompt's Jacobian J (outputs x parameters) of the model."""
-    params, unravel, static = problem._parameters()
+def _linearised(model: Any, prompts: Float[Array, "prompts d"]) -> tuple[Any, Float[Array, "prompts o o"]]:
+    """The model's outputs, and J J^T of each prompt's Jacobian J (outputs x parameters)."""
+    params, unravel, static = _raveled(model)
 
     def gram(prompt: Float[Array, " d"]) -> Float[Array, "o o"]:
         jacobian = jax.jacrev(lambda p: _rows(eqx.combine(unravel(p), static)(prompt[None]))[0])(params)
         return jacobian @ jacobian.T
 
-    return jax.lax.map(gram, problem.prompts, batch_size=16)
+    # Chunks of one size: `batch_size` would compile the rest a second time.
+    filled = jnp.pad(prompts, ((0, -len(prompts) % 16), (0, 0)), mode="edge")
+    grams = jax.lax.map(jax.vmap(gram), filled.reshape(-1, 16, prompts.shape[-1]))
+    return model(prompts), grams.reshape(-1, *grams.shape[2:])[: len(prompts)]
 
 
 def _factors(grams: Float[np.ndarray, "prompts o o"]) -> Float[np.ndarray, "prompts o o"]:
@@ -592,7 +608,9 @@ def _factors(grams: Float[np.ndarray, "prompts o o"]) -> Float[np.ndarray, "prom
 
 
 @eqx.filter_jit
-def _batches(problem: Problem, gradients: Float[Array, "n prompts o"]) -> Float[Array, "n parameters"]:
+def _batches(
+    problem: Problem, gradients: Float[Array | np.ndarray, "n prompts o"]
+) -> Float[Array, "n parameters"]:
     return jax.lax.map(problem.batch, gradients)
 
 
@@ -902,10 +920,10 @@ def exact(
             piece = eqx.tree_at(_of_prompts, problem, part)
             law = _law(piece, name, n_candidates, k, resolution)
             mass = max(mass, float(np.abs(law.kept.sum(1) - 1).max()))
-            values = _rows_of(piece, jnp.asarray(law.responses))
-            parts.append((law.moments(values[..., 0]), law.moments(piece.coordinates(values[..., 1:]))))
-            shifts.append(np.einsum("pq,pqo->po", law.kept, values[..., 1:]))
-        kept = np.asarray(_batches(problem, jnp.asarray(np.concatenate(shifts))[None])[0])
+            losses, gradients, vectors = map(np.asarray, _values_of(piece, law.responses))
+            parts.append((law.moments(losses), law.moments(vectors)))
+            shifts.append(np.einsum("pq,pqo->po", law.kept, gradients))
+        kept = np.asarray(_batches(problem, np.concatenate(shifts)[None]))[0]
     loss, gradient = (_join(moments) for moments in zip(*parts, strict=True))
     true = problem.true_batch
     return ExactReport(

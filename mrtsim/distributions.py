@@ -86,7 +86,8 @@ def _parts(rule: Rule, size: int) -> list[Rule]:
 
 
 @eqx.filter_jit
-def _quadrature(distribution: Any, prompts: Array, rule: Rule | None) -> tuple[Array, Array]:
+def quadrature(distribution: Any, prompts: Array, rule: Rule | None) -> tuple[Array, Array]:
+    """The distribution's `quadrature`, compiled."""
     return distribution.quadrature(prompts, rule)
 
 
@@ -96,7 +97,7 @@ def _weighted_sums(
     """Sums over the nodes of all parts of weight fn and of its absolute value."""
     total = size = np.zeros(())
     for part in parts:
-        responses, weights = _quadrature(distribution, prompts, part)
+        responses, weights = quadrature(distribution, prompts, part)
         values = np.asarray(fn(responses), np.float64)
         terms = np.asarray(weights).reshape(weights.shape + (1,) * (values.ndim - 2)) * values
         total, size = total + terms.sum(1), size + np.abs(terms).sum(1)

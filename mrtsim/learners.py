@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 Tree = TypeVar("Tree", bound=PyTree)
 
 
+@eqx.filter_jit  # one program, where a model is made outside of one
 def initialise(template: Tree, key: PRNGKeyArray) -> Tree:
     """Fill the arrays of a tree of `eqx.nn.Linear` layers with uniform draws in +-1/sqrt(fan_in), as PyTorch does.
 

@@ -32,7 +32,7 @@ from scipy.special import (
     xlogy,
 )
 
-from mrtsim.distributions import GaussianModes, Rule
+from mrtsim.distributions import GaussianModes, Rule, quadrature
 from mrtsim.errors import InputError
 
 _ORDER = 16  # Gauss-Legendre nodes in a panel
@@ -203,9 +203,8 @@ def rkon_law(distribution: Any, prompts: Any, k: int, rule: Rule | None = None) 
     `rule` as in the distribution's `quadrature`. For the error given the pools see `rkon_pool_variance`.
     """
     with jax.enable_x64(True):
-        responses, weights = (
-            np.asarray(a) for a in distribution.quadrature(jnp.asarray(np.asarray(prompts, np.float64)), rule)
-        )
+        x = jnp.asarray(np.asarray(prompts, np.float64))
+        responses, weights = map(np.asarray, quadrature(distribution, x, rule))
     return KeptLaw(responses, weights, weights, k, None)
 
 
