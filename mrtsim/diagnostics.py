@@ -595,9 +595,9 @@ def _linearised(model: Any, prompts: Float[Array, "prompts d"]) -> tuple[Any, Fl
         jacobian = jax.jacrev(lambda p: _rows(eqx.combine(unravel(p), static)(prompt[None]))[0])(params)
         return jacobian @ jacobian.T
 
-    # Chunks of one size: `batch_size` would compile the rest a second time.
-    filled = jnp.pad(prompts, ((0, -len(prompts) % 16), (0, 0)), mode="edge")
-    grams = jax.lax.map(jax.vmap(gram), filled.reshape(-1, 16, prompts.shape[-1]))
+    # So few Jacobians at a time stay in the cache; chunks of one size, since `batch_size` would compile the rest again.
+    filled = jnp.pad(prompts, ((0, -len(prompts) % 4), (0, 0)), mode="edge")
+    grams = jax.lax.map(jax.vmap(gram), filled.reshape(-1, 4, prompts.shape[-1]))
     return model(prompts), grams.reshape(-1, *grams.shape[2:])[: len(prompts)]
 
 

@@ -7,8 +7,11 @@ import importlib
 import json
 
 import jax
+import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
+from experiments import bridge
 from experiments.predictions import Outcome
 from experiments.store import InMemory, to_json
 
@@ -116,6 +119,17 @@ def test_bridge_finds_the_two_levels_of_similarity(results):
     assert pairs["pearson"]["value"] == pytest.approx(0.83, abs=0.1)  # as re-run by others
     assert outcome("bridge", results("bridge"), "choosing for diversity alone") == Outcome.HOLDS
     assert outcome("bridge", results("bridge"), "calibrated") == Outcome.FAILS
+
+
+def test_the_rank_correlation_is_kendalls_tau_b():
+    exact = {"score": [1.0, 1.2, 1.2, 1.5, 0.9], "k_eff": [2.0, 1.0, 3.0, 3.0, 1.0]}  # with ties
+    table = {
+        i: {"4": {name: {"value": values[i], "error": 0.0} for name, values in exact.items()}}
+        for i in range(5)
+    }
+    found = bridge._rank(table, "4", 3, np.random.default_rng(0))
+    assert found["value"] == pytest.approx(kendalltau(*exact.values()).statistic, rel=1e-12)
+    assert found["low"] == found["high"] == pytest.approx(found["value"])
 
 
 def test_collapse_is_not_cured_by_data(results):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -320,3 +321,12 @@ def test_cells_with_equal_rows_are_compared():
     found = {(cell["prompts"], cell["responses"]): cell for cell in resources._equal_rows(config, excess)}
     assert set(found) == {(10, 2), (10, 4), (20, 2)}
     assert found[10, 4]["log_ratio"]["value"] == pytest.approx(np.log(4))
+
+
+def test_resamples_at_once_are_resamples_one_by_one(monkeypatch):
+    values = np.random.default_rng(1).normal(size=(9, 4)) ** 3
+    monkeypatch.setattr(intervals, "_CHUNK", 100)  # three resamples a chunk
+    at_once = intervals.bootstrap(values, np.median, 50, vectorized=True)
+    one_by_one = intervals.bootstrap(values, partial(np.median, axis=0), 50)
+    for name, expected in one_by_one.items():
+        np.testing.assert_array_equal(at_once[name], expected)
