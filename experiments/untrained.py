@@ -9,7 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from experiments.predictions import Estimate
 from mrtsim.diagnostics import (
@@ -35,16 +35,14 @@ def problems(
 ) -> list[Problem]:
     """Untrained MDNs, each with its own prompts, under the toy distribution."""
     toy = GaussianModes()
+    drawn = (_draw(toy, jax.random.fold_in(key, index), n_prompts) for index in range(models))
+    return [Problem.of(toy, mdn_nll, model, prompts, reward=reward) for prompts, model in drawn]
 
-    @eqx.filter_jit
-    def draw(index: Any) -> tuple[Array, MDN]:
-        prompt_key, model_key = jax.random.split(jax.random.fold_in(key, index))
-        return toy.sample_prompts(prompt_key, n_prompts), MDN(model_key)
 
-    return [
-        Problem.of(toy, mdn_nll, model, prompts, reward=reward)
-        for prompts, model in (draw(np.int32(index)) for index in range(models))
-    ]
+@eqx.filter_jit
+def _draw(toy: GaussianModes, key: PRNGKeyArray, n_prompts: int) -> tuple[Array, MDN]:
+    prompt_key, model_key = jax.random.split(key)
+    return toy.sample_prompts(prompt_key, n_prompts), MDN(model_key)
 
 
 def compare_all(
