@@ -52,9 +52,10 @@ def within(measured, expected, errors=4.0):
     assert abs(measured.value - expected) <= errors * measured.standard_error, (measured, expected)
 
 
-def test_the_docstring_example_runs():
-    assert doctest.testmod(mrtsim.diagnostics).failed == 0
-    assert doctest.testmod(mrtsim.diagnostics).attempted > 0
+def test_the_docstring_examples_run():
+    found = doctest.testmod(mrtsim.diagnostics)
+    assert found.attempted > 10
+    assert found.failed == 0
 
 
 @pytest.mark.parametrize("trials", [2, 3, 5])
