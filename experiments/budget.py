@@ -87,27 +87,15 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     train_key, network_key = jax.random.split(key)
     points = jnp.asarray(sobol_prompts(config.points), jnp.float32)
     most = config.prompts(config.responses[0])
-    scores: dict[str, list[dict[str, Any]]] = {}
-    for which, name in enumerate(config.strategies):
-        scores[name] = []
-        for k in config.responses:
-            n_prompts = config.prompts(k)
-            rows, width = program(config.padded, n_prompts, k, (most, config.responses[-1]))
-            shape = Shape(config.strategies, rows, width, most, config.n_candidates, config.recipe)
-            scores[name].append(
-                sweep.replicates(
-                    f"{name}/k={k}",
-                    train_once,
-                    train_key,
-                    config.replicates,
-                    which,
-                    n_prompts,
-                    k,
-                    points,
-                    shape,
-                    block=config.block,
-                )
-            )
+    settings = {}
+    for k in config.responses:
+        n_prompts = config.prompts(k)
+        rows, width = program(config.padded, n_prompts, k, (most, config.responses[-1]))
+        shape = Shape(config.strategies, rows, width, most, config.n_candidates, config.recipe)
+        for which, name in enumerate(config.strategies):
+            settings[f"{name}/k={k}"] = (which, n_prompts, k, points, shape)
+    cells = sweep.grid(train_once, train_key, config.replicates, settings, block=config.block)
+    scores = {name: [cells[f"{name}/k={k}"] for k in config.responses] for name in config.strategies}
     cost = Cost(prompt=config.c_prompt, response=config.c_response)
     law = _law(config, cost, network_key)
     return {

@@ -83,21 +83,14 @@ def train_once(key: PRNGKeyArray, which: Array, k: Array, shape: Shape) -> dict[
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Train every strategy at every K; all share prompts, pools and initial weights."""
-    scores: dict[str, list[dict[str, Any]]] = {}
-    for which, name in enumerate(config.strategies):
-        scores[name] = []
-        for k in config.responses:
-            rows, width = program(
-                config.padded, config.n_prompts, k, (config.n_prompts, config.responses[-1])
-            )
-            shape = Shape(
-                config.strategies, rows, width, config.n_prompts, config.n_candidates, config.recipe
-            )
-            scores[name].append(
-                sweep.replicates(
-                    f"{name}/k={k}", train_once, key, config.replicates, which, k, shape, block=config.block
-                )
-            )
+    settings = {}
+    for k in config.responses:
+        rows, width = program(config.padded, config.n_prompts, k, (config.n_prompts, config.responses[-1]))
+        shape = Shape(config.strategies, rows, width, config.n_prompts, config.n_candidates, config.recipe)
+        for which, name in enumerate(config.strategies):
+            settings[f"{name}/k={k}"] = (which, k, shape)
+    cells = sweep.grid(train_once, key, config.replicates, settings, block=config.block)
+    scores = {name: [cells[f"{name}/k={k}"] for k in config.responses] for name in config.strategies}
     return {
         "responses": list(config.responses),
         "n_prompts": config.n_prompts,

@@ -101,25 +101,15 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         return Sample(prompts, TOY.sample_responses(response_key, prompts, 100)[0]), TOY.prompts_at(uniforms)
 
     test, points = drawn(jnp.asarray(sobol_prompts(config.points), jnp.float32))
-    scores = []
+    settings = {}
     for k in config.responses:
         rows, width = program(config.padded, config.n_prompts, k, (config.n_prompts, config.responses[-1]))
         shape = Shape(
             ("rkon",), rows, width, config.n_prompts, config.n_candidates, config.recipe, draws=config.draws
         )
-        scores.append(
-            sweep.replicates(
-                f"k={k}",
-                train_pair,
-                train_key,
-                config.replicates,
-                k,
-                test,
-                points,
-                shape,
-                block=-(-config.block // config.draws),
-            )
-        )
+        settings[f"k={k}"] = (k, test, points, shape)
+    block = -(-config.block // config.draws)
+    scores = [*sweep.grid(train_pair, train_key, config.replicates, settings, block=block).values()]
     return {
         "responses": list(config.responses),
         "n_prompts": config.n_prompts,

@@ -94,30 +94,19 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     train_key, network_key = jax.random.split(key)
     points = jnp.asarray(sobol_prompts(config.points), jnp.float32)
     largest = (config.prompts[-1], config.responses[-1])
-    excess: dict[str, list[np.ndarray]] = {recipe: [] for recipe in RECIPES}
-    steps, diverged, truth = [], [], true_nll()
+    settings = {}
     for n_prompts in config.prompts:
         for k in config.responses:
             rows, width = program(config.padded, n_prompts, k, largest)
             shape = Shape(
                 ("rkon",), rows, width, largest[0], config.n_candidates, config.recipe, test_prompts=1
             )
-            scores = sweep.replicates(
-                f"n={n_prompts}/k={k}",
-                train_once,
-                train_key,
-                config.replicates,
-                0,
-                n_prompts,
-                k,
-                points,
-                shape,
-                block=config.block,
-            )
-            for recipe, cells in excess.items():
-                cells.append(scores[recipe]["nll"] - truth)
-            steps.append(intervals.mean(scores["best_step"]))
-            diverged.append(int(np.sum(scores["diverged"] < config.recipe.steps)))
+            settings[f"n={n_prompts}/k={k}"] = (0, n_prompts, k, points, shape)
+    cells = sweep.grid(train_once, train_key, config.replicates, settings, block=config.block).values()
+    truth = true_nll()
+    excess = {recipe: [scores[recipe]["nll"] - truth for scores in cells] for recipe in RECIPES}
+    steps = [intervals.mean(scores["best_step"]) for scores in cells]
+    diverged = [int(np.sum(scores["diverged"] < config.recipe.steps)) for scores in cells]
     cost = Cost(prompt=config.c_prompt, response=config.c_response)
     law = untrained_law(network_key, config.networks, config.component_points, cost)
     n, k = np.array(config.prompts, float)[:, None], np.array(config.responses, float)
@@ -130,8 +119,8 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         "true_nll": truth,
         "law": law | {"variance": (law["v_prompt"] + law["v_response"] / k) / n},
         "recipes": {
-            recipe: _summarise(config, np.stack(cells, axis=1).reshape(-1, n.size, k.size))
-            for recipe, cells in excess.items()
+            recipe: _summarise(config, np.stack(losses, axis=1).reshape(-1, n.size, k.size))
+            for recipe, losses in excess.items()
         },
         "best_step": steps,
         "diverged": diverged,

@@ -18,11 +18,12 @@ import struct
 import subprocess
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +51,46 @@ class InMemory:
         self, label: str, fn: Callable[..., Any], key: jax.Array, n: int, *args: Any, block: int | None = None
     ) -> Any:
         """`montecarlo.replicate` under a label that is unique in the sweep, such as "rkon/k=4"."""
-        if label in self._labels:
-            raise InputError(f"the sweep already has replicates labelled {label!r}: labels must be unique")
-        self._labels.add(label)
-        plan = montecarlo.prepare(fn, key, n, *args, block=block)
-        blocks = self._stored(label, plan)
-        for index, leaves in montecarlo.run(
-            plan,
-            done=blocks.keys(),
-            memory=self.memory,
-            threads=self.threads,
-            progress=label if self.progress else None,
-        ):
-            self._append(label, plan, index, leaves)
-            blocks[index] = leaves
-        return montecarlo.assemble(plan, blocks)
+        return self.grid(fn, key, n, {label: args}, block=block)[label]
+
+    def grid(
+        self,
+        fn: Callable[..., Any],
+        key: jax.Array,
+        n: int,
+        settings: Mapping[str, tuple[Any, ...]],
+        *,
+        block: int | None = None,
+    ) -> dict[str, Any]:
+        """`replicates` of many settings, label to arguments, with the same keys.
+
+        Neighbours that share a program are one queue of blocks: no core waits for the last block of a setting.
+        """
+        for label in settings:
+            if label in self._labels:
+                raise InputError(
+                    f"the sweep already has replicates labelled {label!r}: labels must be unique"
+                )
+            self._labels.add(label)
+        plans = {
+            label: montecarlo.prepare(fn, key, n, *args, block=block) for label, args in settings.items()
+        }
+        results = {}
+        for _, group in groupby(plans.items(), lambda item: item[1].program):
+            labels, members = zip(*group, strict=True)
+            blocks = [self._stored(label, plans[label]) for label in labels]
+            for which, index, leaves in montecarlo.run_several(
+                members,
+                done=[found.keys() for found in blocks],
+                memory=self.memory,
+                threads=self.threads,
+                progress=labels if self.progress else None,
+            ):
+                self._append(labels[which], members[which], index, leaves)
+                blocks[which][index] = leaves
+            for label, plan, found in zip(labels, members, blocks, strict=True):
+                results[label] = montecarlo.assemble(plan, found)
+        return results
 
     def _stored(self, label: str, plan: montecarlo.Plan) -> dict[int, list[np.ndarray]]:
         return {}

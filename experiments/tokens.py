@@ -177,23 +177,19 @@ def floors(modes: Any, content_known: bool) -> dict[str, float]:
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Train every strategy at every K."""
     on_cpu = jax.default_backend() == "cpu"
-    scores = {
-        name: [
-            sweep.replicates(
-                f"{name}/k={k}",
-                train_once,
-                key,
-                config.replicates,
-                np.int32(which),
-                np.int32(k),
-                config,
-                # A run fills a core; an accelerator wants them all at once.
-                block=1 if on_cpu else config.replicates,
-            )
+    cells = sweep.grid(
+        train_once,
+        key,
+        config.replicates,
+        {
+            f"{name}/k={k}": (np.int32(which), np.int32(k), config)
+            for which, name in enumerate(STRATEGIES)
             for k in config.responses
-        ]
-        for which, name in enumerate(STRATEGIES)
-    }
+        },
+        # A run fills a core; an accelerator wants them all at once.
+        block=1 if on_cpu else config.replicates,
+    )
+    scores = {name: [cells[f"{name}/k={k}"] for k in config.responses] for name in STRATEGIES}
     nll = {
         name: {recipe: [s[recipe]["tokens"].mean(-1) for s in cells] for recipe in RECIPES}
         for name, cells in scores.items()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
@@ -141,6 +141,11 @@ class Plan(NamedTuple):
     out_tree: Any
 
     @property
+    def program(self) -> Hashable:
+        """What is compiled: equal for plans whose calls differ in the values of arrays and numbers alone."""
+        return self.call, self.block, self.devices
+
+    @property
     def n_blocks(self) -> int:
         return -(-self.n // self.block)
 
@@ -183,50 +188,77 @@ def prepare(
 def run(
     plan: Plan,
     *,
-    done: Collection[int] = (),
     memory: float | None = None,
     threads: int | None = None,
     progress: str | None = None,
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Yield (block index, leaves of shape (block, ...)) in block order, for this process's blocks not in `done`."""
-    mine = range(jax.process_index(), plan.n_blocks, jax.process_count())
-    todo = [index for index in mine if index not in done]
+    """Yield (block index, leaves of shape (block, ...)) in block order, for this process's blocks."""
+    labels = None if progress is None else [progress]
+    for _, index, leaves in run_several([plan], memory=memory, threads=threads, progress=labels):
+        yield index, leaves
+
+
+def run_several(
+    plans: Sequence[Plan],
+    *,
+    done: Sequence[Collection[int]] | None = None,
+    memory: float | None = None,
+    threads: int | None = None,
+    progress: Sequence[str] | None = None,
+) -> Iterator[tuple[int, int, list[np.ndarray]]]:
+    """`run` of plans that share a program (see `Plan.program`), so that no core waits at the end of one for the next.
+
+    Yields (number of the plan, block index, leaves) in that order, but for the blocks in `done`. `progress`: a label
+    for each plan.
+    """
+    first = plans[0]
+    mine = [
+        (which, index)
+        for which, plan in enumerate(plans)
+        for index in range(jax.process_index(), plan.n_blocks, jax.process_count())
+    ]
+    todo = [(which, index) for which, index in mine if done is None or index not in done[which]]
     if not todo:
         return
     x64 = _x64()
-    devices = plan.devices[: len(todo)]
-    executables = [_compile(plan.call, plan.block, device) for device in devices]
-    placed = [jax.device_put((plan.key, plan.dynamic), device) for device in devices]
-    in_flight = workers(plan, memory, threads)
+    devices = first.devices[: len(todo)]
+    executables = [_compile(first.call, first.block, device) for device in devices]
+    in_flight = workers(first, memory, threads)
 
-    def compute(index: int) -> list[np.ndarray]:
-        which = index // jax.process_count() % len(devices)
+    @lru_cache(maxsize=2 * len(devices))
+    def placed(which: int, device: Any) -> Any:
+        return jax.device_put((plans[which].key, plans[which].dynamic), device)
+
+    def compute(turn: int, index: int, arguments: Any) -> list[np.ndarray]:
         # The 64-bit mode belongs to a thread, and a float64 array must become NumPy inside it.
         with jax.enable_x64(x64):
-            out = executables[which](np.uint32(index * plan.block), *placed[which])
+            out = executables[turn % len(devices)](np.uint32(index * first.block), *arguments)
             leaves = jax.tree.leaves(out)
-            return [np.asarray(a, s.dtype) for a, s in zip(leaves, plan.outputs, strict=True)]
+            return [np.asarray(a, s.dtype) for a, s in zip(leaves, first.outputs, strict=True)]
 
     # Twice as many are queued, so that no thread waits for a slow block ahead of it; results leave in block order.
     pool = ThreadPoolExecutor(in_flight, thread_name_prefix="replicate")
-    pending: deque[tuple[int, Future[list[np.ndarray]]]] = deque()
-    upcoming = iter(todo)
+    pending: deque[tuple[int, int, Future[list[np.ndarray]]]] = deque()
+    upcoming = iter(enumerate(todo))
     bar = tqdm(
-        total=sum(map(plan.count, mine)),
-        initial=sum(map(plan.count, mine)) - sum(map(plan.count, todo)),
-        desc=progress,
+        total=sum(plans[which].count(index) for which, index in mine),
+        initial=sum(plans[which].count(index) for which, index in set(mine).difference(todo)),
         unit=" replicates",
         disable=None if progress is not None and jax.process_index() == 0 else True,
     )
     try:
         while True:
-            pending += [(i, pool.submit(compute, i)) for i in islice(upcoming, 2 * in_flight - len(pending))]
+            for turn, (which, index) in islice(upcoming, 2 * in_flight - len(pending)):
+                arguments = placed(which, devices[turn % len(devices)])
+                pending.append((which, index, pool.submit(compute, turn, index, arguments)))
             if not pending:
                 return
-            index, future = pending.popleft()
+            which, index, future = pending.popleft()
+            if progress is not None:
+                bar.set_description(progress[which], refresh=False)
             values = future.result()
-            bar.update(plan.count(index))
-            yield index, values
+            bar.update(plans[which].count(index))
+            yield which, index, values
     finally:
         # After an error or Ctrl-C: drop what waits, let the blocks that run finish (they cannot be stopped).
         pool.shutdown(wait=True, cancel_futures=True)

@@ -115,9 +115,9 @@ class TestSameBytes:
         assert stored["seed"] == 0
         assert stored["config"] == {"replicates": 400, "scales": [1.0, 3.0], "steps": 2000}
         # The mean of 64 normal draws has variance 1/64; 400 replicates know it to 7 % (one standard error).
-        assert stored["result"]["1"]["variance"] == pytest.approx(1 / 64, rel=0.28)
-        assert stored["result"]["3"]["variance"] == pytest.approx(
-            9 * stored["result"]["1"]["variance"], rel=1e-5
+        assert stored["result"]["scale=1"]["variance"] == pytest.approx(1 / 64, rel=0.28)
+        assert stored["result"]["scale=3"]["variance"] == pytest.approx(
+            9 * stored["result"]["scale=1"]["variance"], rel=1e-5
         )
 
     def test_provenance_stands_beside_it(self, toy, tmp_path):

@@ -24,9 +24,12 @@ def fn(key, scale):
     return {"x": jax.random.normal(key, (2,)) * scale, "bits": jax.random.bits(key)}
 
 
-def sweep_all(sweep) -> dict[str, np.ndarray]:
-    outs = [sweep.replicates(f"scale={s}", fn, KEY, 21, s, block=4) for s in (1.0, 2.0)]
-    return {f"{name}{i}": out[name] for i, out in enumerate(outs) for name in out}
+# Two settings of one program, and one of another.
+SETTINGS = {"scale=1.0": (1.0,), "scale=2.0": (2.0,), "scales": (np.array([1.0, 3.0]),)}
+
+
+def sweep_all(sweep) -> dict[str, dict[str, np.ndarray]]:
+    return sweep.grid(fn, KEY, 21, SETTINGS, block=4)
 
 
 def disk(folder: Path, resume: bool = True, identity=IDENTITY, environment=HERE) -> OnDisk:
@@ -34,8 +37,9 @@ def disk(folder: Path, resume: bool = True, identity=IDENTITY, environment=HERE)
 
 
 @pytest.fixture(scope="module")
-def reference() -> dict[str, np.ndarray]:
-    return sweep_all(InMemory())
+def reference() -> dict[str, dict[str, np.ndarray]]:
+    sweep = InMemory()
+    return {label: sweep.replicates(label, fn, KEY, 21, *args, block=4) for label, args in SETTINGS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,7 @@ class TestResume:
         # What was cut off was computed and appended again: nothing is left to do.
         again = disk(folder)
         np.testing.assert_equal(sweep_all(again), reference)
-        assert again.resumed_blocks == 12
+        assert again.resumed_blocks == 18
 
     @given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
     def test_a_damaged_byte_is_noticed(self, reference, complete_file, tmp_path_factory, position, flip):
@@ -77,7 +81,7 @@ class TestResume:
         (tmp_path / "blocks-1.bin").write_bytes(complete_file)
         sweep = disk(tmp_path)
         np.testing.assert_equal(sweep_all(sweep), reference)
-        assert sweep.resumed_blocks == 12
+        assert sweep.resumed_blocks == 18
 
     def test_without_resume_everything_is_discarded(self, complete_file, tmp_path):
         for process in (0, 1):

@@ -29,13 +29,12 @@ def _replicate(key, scale, steps):
 
 
 def run(config, key, sweep):
-    result = {}
-    for scale in config.scales:
-        out = sweep.replicates(
-            f"scale={scale:g}", _replicate, key, config.replicates, scale, config.steps, block=4
-        )
-        result[f"{scale:g}"] = {"variance": out["mean"].var(ddof=1), "chaos": out["chaos"].mean()}
-    return result
+    settings = {f"scale={scale:g}": (scale, config.steps) for scale in config.scales}
+    found = sweep.grid(_replicate, key, config.replicates, settings, block=4)
+    return {
+        label: {"variance": out["mean"].var(ddof=1), "chaos": out["chaos"].mean()}
+        for label, out in found.items()
+    }
 
 
 def predictions(result):
