@@ -51,7 +51,9 @@ class Config:
 
 
 PRESETS = {
-    "quick": Config(replicates=200, temperatures=(0.0, 0.4, 1.0, 3.0, float("inf")), alphas=(0.0, 0.2, 1.0)),
+    "quick": Config(
+        replicates=200, temperatures=(0.0, 0.4, 1.0, 3.0, float("inf")), alphas=(0.0, 0.05, 0.2, 1.0)
+    ),
     "paper": Config(),
     "precise": Config(models=16),
 }
