@@ -59,15 +59,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         pairs = sweep.replicates("pairs", fn, pair_key, config.replicates)
     posed = problems(model_key, config.models, config.n_prompts)
     settings = [Setting(name, k) for k in config.responses for name in config.strategies]
-    reports = compare_all(
-        sweep,
-        "strategies",
-        posed,
-        settings,
-        trial_key,
-        n_candidates=config.n_candidates,
-        trials=config.trials,
-    )
+    reports = compare_all(sweep, posed, settings, trial_key, config.n_candidates, config.trials)
     table: dict[str, dict[str, Any]] = {name: {} for name in config.strategies}
     for setting, found in zip(settings, reports, strict=True):
         table[setting.strategy][str(setting.k)] = {

@@ -65,9 +65,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     posed = problems(model_key, config.models, config.n_prompts)
     n, k = config.n_candidates, config.k
     settings = [Setting(name, k) for name in config.strategies]
-    reports = compare_all(
-        sweep, "strategies", posed, settings, trial_key, n_candidates=n, trials=config.replicates
-    )
+    reports = compare_all(sweep, posed, settings, trial_key, n, config.replicates)
     measured = dict(zip(config.strategies, reports, strict=True))
     known = {
         name: average_exact([exact(p, name, n_candidates=n, k=k) for p in posed]) for name in ("rkon", "bkon")

@@ -29,26 +29,25 @@ def mean(values: np.ndarray) -> dict[str, float]:
 
 def bootstrap(
     values: np.ndarray,
-    statistic: Callable[..., Any],
+    statistic: Callable[[np.ndarray], Any],
     resamples: int = RESAMPLES,
     *,
     vectorized: bool = False,
 ) -> dict[str, Any]:
     """A statistic of (replicates, ...) with its percentile interval; it may return numbers or arrays.
 
-    A `vectorized` statistic takes the keyword `axis`, that of the replicates, and is called on many resamples at once.
+    A `vectorized` statistic is of (..., replicates, settings), and is called on many resamples at once.
     """
     # With few replicates a resample can repeat one of them throughout: ratios of its spreads are undefined.
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = resampled(values, statistic, resamples, vectorized=vectorized)
         low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-        value = statistic(np.asarray(values, float), **({"axis": 0} if vectorized else {}))
-        return {"value": value, "low": low, "high": high}
+        return {"value": statistic(np.asarray(values, float)), "low": low, "high": high}
 
 
 def resampled(
     values: np.ndarray,
-    statistic: Callable[..., Any],
+    statistic: Callable[[np.ndarray], Any],
     resamples: int = RESAMPLES,
     *,
     vectorized: bool = False,
@@ -59,13 +58,13 @@ def resampled(
     if not vectorized:
         return np.stack([statistic(values[rows]) for rows in chosen])
     chunks = np.array_split(chosen, -(-resamples * values.size // _CHUNK))
-    return np.concatenate([statistic(values[rows], axis=1) for rows in chunks])
+    return np.concatenate([statistic(values[rows]) for rows in chunks])
 
 
 def describe(values: np.ndarray) -> dict[str, Any]:
     """Mean, standard deviation and median of (replicates, settings), each a list over settings of intervals."""
-    spread = bootstrap(values, partial(np.std, ddof=1), vectorized=True)
-    middle = bootstrap(values, np.median, vectorized=True)
+    spread = bootstrap(values, partial(np.std, axis=-2, ddof=1), vectorized=True)
+    middle = bootstrap(values, partial(np.median, axis=-2), vectorized=True)
     return {
         "mean": [mean(column) for column in values.T],
         "std": [
@@ -91,7 +90,7 @@ def best(values: np.ndarray, labels: list[int], chosen: int) -> dict[str, Any]:
         saved = float(means[0] - means.min())
         return gap, gap / max(gap, saved) if gap > 0 else 0.0
 
-    means = resampled(values, np.mean, vectorized=True)
+    means = resampled(values, partial(np.mean, axis=-2), vectorized=True)
     winners = means.argmin(1)
     regrets = np.array([regret(row) for row in means])
     tail = (1 - LEVEL) / 2

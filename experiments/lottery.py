@@ -33,6 +33,7 @@ from experiments.mdn_training import (
 )
 from experiments.predictions import Estimate, Prediction, greater, published
 from mrtsim.errors import InputError
+from mrtsim.montecarlo import vmapped
 from mrtsim.training import Recipe
 
 CLAIMS = (1,)
@@ -85,10 +86,7 @@ def train_pair(
     validation_key, pool_key = jax.random.split(pool_key)
     held_out, _ = TOY.sample_responses(validation_key, fresh, shape.validation_responses)
     validation = Sample(fresh, held_out)
-    keys = jax.random.split(pool_key, shape.draws), jax.random.split(select_key, shape.draws)
-    if shape.draws == 1:  # a batch axis of 1 slows the products of a training step
-        return jax.tree.map(lambda a: a[None], once(keys[0][0], keys[1][0]))
-    return jax.vmap(once)(*keys)
+    return vmapped(once, jax.random.split(pool_key, shape.draws), jax.random.split(select_key, shape.draws))
 
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:

@@ -71,15 +71,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         Setting("dkon", config.k),
         Setting("filtered-max-min", config.k),
     ]
-    reports = compare_all(
-        sweep,
-        "strategies",
-        posed,
-        settings,
-        trial_key,
-        n_candidates=config.n_candidates,
-        trials=config.replicates,
-    )
+    reports = compare_all(sweep, posed, settings, trial_key, config.n_candidates, config.replicates)
     *rows, dkon, filtered = (
         {name: report[name] for name in ("loss", "gradient", "coverage")} for report in reports
     )

@@ -47,11 +47,9 @@ def _draw(toy: GaussianModes, key: PRNGKeyArray, n_prompts: int) -> tuple[Array,
 
 def compare_all(
     sweep: Any,
-    label: str,
     posed: Sequence[Problem],
     settings: Sequence[Setting],
     key: jax.Array,
-    *,
     n_candidates: int,
     trials: int,
 ) -> list[dict[str, Any]]:
@@ -63,7 +61,7 @@ def compare_all(
             n_candidates=n_candidates,
             trials=trials,
             key=jax.random.fold_in(key, index),
-            replicates=partial(sweep.replicates, f"{label}/model={index}"),
+            replicates=partial(sweep.replicates, f"strategies/model={index}"),
         )
         for index, problem in enumerate(posed)
     ]

@@ -19,6 +19,7 @@ from scipy.stats import qmc
 
 from mrtsim.distributions import ClusteredPrompts, Rule, hermite, panels
 from mrtsim.errors import InputError
+from mrtsim.learners import in_float64
 from mrtsim.losses import Loss
 from mrtsim.variance import VarianceComponents
 
@@ -110,7 +111,7 @@ def decompose(
     if randomisations < 2:
         raise InputError(f"randomisations must be 2 or more, not {randomisations}: their spread is the error")
     with jax.enable_x64(True):
-        model = jax.tree.map(lambda a: np.asarray(a, np.float64) if eqx.is_inexact_array(a) else a, model)
+        model = in_float64(model)
         if hasattr(distribution, "support"):
             prompts, weights = distribution.support()
             cumulants = np.asarray(_cumulants(loss, model, distribution, jnp.asarray(prompts), rule))

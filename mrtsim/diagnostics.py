@@ -13,7 +13,7 @@ Numbers are float64.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from scipy.stats import binom
 from mrtsim import montecarlo
 from mrtsim.distributions import Rule, panels
 from mrtsim.errors import InputError
+from mrtsim.learners import in_float64
 from mrtsim.losses import Loss
 from mrtsim.selection import Pool, Strategy, strategy
 from mrtsim.selection_theory import KeptLaw, KeptMean, bkon_law, rkon_law
@@ -163,7 +164,7 @@ def gradient_cosines(
     For a loss that uses the model only by calling it (`Problem.of`, `factored`).
     """
     outputs, grams = _linearised(model, prompts)
-    gradients = Problem._bare(None, loss, model, prompts, outputs).rows(responses)[..., 1:]
+    gradients = Problem(None, model, prompts, loss, outputs=outputs).rows(responses)[..., 1:]
     products = gradients @ grams @ gradients.mT
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(products, axis1=1, axis2=2), jnp.finfo(products.dtype).tiny))
     return products / (norms[:, :, None] * norms[:, None, :])
@@ -393,15 +394,15 @@ class Problem(eqx.Module):
     distribution: Any
     model: Any
     prompts: Any
-    outputs: Any
-    factor: Any
-    true_loss: Any
-    true_gradient: Any
-    true_batch: Any
-    truth_error: Any
     loss: Loss = eqx.field(static=True)
-    factored: bool = eqx.field(static=True)
-    reward: Callable[[Any, Any], Any] | None = eqx.field(static=True)
+    reward: Callable[[Any, Any], Any] | None = eqx.field(static=True, default=None)
+    factored: bool = eqx.field(static=True, default=True)
+    outputs: Any = None
+    factor: Any = None
+    true_loss: Any = None
+    true_gradient: Any = None
+    true_batch: Any = None
+    truth_error: Any = None
 
     @classmethod
     def of(
@@ -432,12 +433,12 @@ class Problem(eqx.Module):
             InputError: a factored loss reaches into the model.
         """
         with jax.enable_x64(True):
-            model = jax.tree.map(lambda a: np.asarray(a, np.float64) if eqx.is_inexact_array(a) else a, model)
+            model = in_float64(model)
             prompts = jnp.asarray(np.asarray(prompts, np.float64))
+            problem = cls(distribution, model, prompts, loss, reward, factored)
             if factored:
                 outputs, grams = _linearised(model, prompts)
-                factor = _factors(np.asarray(grams))
-                problem = cls._bare(distribution, loss, model, prompts, outputs, factor, reward)
+                problem = replace(problem, outputs=outputs, factor=_factors(np.asarray(grams)))
                 try:
                     values = distribution.expectation(partial(_rows_of, problem), prompts)
                 except AttributeError as error:
@@ -447,70 +448,22 @@ class Problem(eqx.Module):
                 # NumPy's float is an array to JAX; Python's would be static, and every problem its own program.
                 truth, error = values.value, np.max(values.error)
             else:
-                problem = cls(
-                    distribution,
-                    model,
-                    prompts,
-                    outputs=None,
-                    factor=None,
-                    true_loss=None,
-                    true_gradient=None,
-                    true_batch=None,
-                    truth_error=None,
-                    loss=loss,
-                    factored=False,
-                    reward=reward,
-                )
                 responses, weights = distribution.quadrature(prompts, rule or panels(75, 8))
                 truth, error = np.asarray(_weighted(problem, responses, weights)), np.float64("nan")
-            problem = cls(
-                distribution,
-                model,
-                prompts,
-                problem.outputs,
-                problem.factor,
-                truth[:, 0],
-                truth[:, 1:],
-                np.asarray(_batches(problem, truth[None, :, 1:]))[0],
-                error,
-                loss,
-                factored,
-                reward,
+            problem = replace(
+                problem,
+                true_loss=truth[:, 0],
+                true_gradient=truth[:, 1:],
+                true_batch=np.asarray(_batches(problem, truth[None, :, 1:]))[0],
+                truth_error=error,
             )
             # As NumPy: a float64 JAX array that leaves the 64-bit mode degrades silently.
             return jax.tree.map(lambda a: np.asarray(a) if isinstance(a, jax.Array) else a, problem)
 
-    @classmethod
-    def _bare(
-        cls,
-        distribution: Any,
-        loss: Loss,
-        model: Any,
-        prompts: Any,
-        outputs: Any,
-        factor: Any = None,
-        reward: Any = None,
-    ) -> Problem:
-        """A factored problem without its truth."""
-        return cls(
-            distribution,
-            model,
-            prompts,
-            outputs=outputs,
-            factor=factor,
-            true_loss=None,
-            true_gradient=None,
-            true_batch=None,
-            truth_error=None,
-            loss=loss,
-            factored=True,
-            reward=reward,
-        )
-
     def rows(self, responses: Float[Array, "prompts q"]) -> Float[Array, "prompts q columns"]:
         """Loss of each response, followed by its gradient in the outputs (or in the parameters, if not factored)."""
         if not self.factored:
-            params, unravel, static = self._parameters()
+            params, unravel, static = _raveled(self.model)
 
             def of_prompt(x: Array, y: Array) -> Array:
                 losses = lambda p: self.loss(eqx.combine(unravel(p), static), x[None], y[None])[0]  # noqa: E731
@@ -527,10 +480,6 @@ class Problem(eqx.Module):
         gradient, losses = jax.grad(total, has_aux=True)(outputs)
         return jnp.concatenate([losses[:, None], _rows(gradient)], axis=1).reshape(*responses.shape, -1)
 
-    def _parameters(self) -> tuple[Array, Callable[[Array], Any], Any]:
-        """The raveled parameters, their inverse, and the rest of the model."""
-        return _raveled(self.model)
-
     def coordinates(
         self, gradient: Float[Array | np.ndarray, "prompts *k o"]
     ) -> Float[Array, "prompts *k r"]:
@@ -543,7 +492,7 @@ class Problem(eqx.Module):
         """The gradient of the mean over prompts, raveled."""
         if not self.factored:
             return gradient.mean(0)
-        params, unravel, static = self._parameters()
+        params, unravel, static = _raveled(self.model)
         prompts = jnp.asarray(self.prompts)
         _, pull = jax.vjp(lambda p: _rows(eqx.combine(unravel(p), static)(prompts)), params)
         return pull(gradient / len(gradient))[0]
@@ -570,7 +519,7 @@ def _rows(tree: Any) -> Float[Array, "rows o"]:
 @eqx.filter_jit
 def _weighted(problem: Problem, responses: Array, weights: Array) -> Float[Array, "prompts columns"]:
     """Each prompt's weighted sum of `rows` in the parameters, without the rows."""
-    params, unravel, static = problem._parameters()
+    params, unravel, static = _raveled(problem.model)
 
     def of_prompt(row: tuple[Array, Array, Array]) -> Array:
         x, y, w = row
@@ -582,6 +531,7 @@ def _weighted(problem: Problem, responses: Array, weights: Array) -> Float[Array
 
 
 def _raveled(model: Any) -> tuple[Array, Callable[[Array], Any], Any]:
+    """The raveled parameters, their inverse, and the rest of the model."""
     params, static = eqx.partition(model, eqx.is_inexact_array)
     return *ravel_pytree(params), static
 

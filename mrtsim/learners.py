@@ -35,6 +35,11 @@ def initialise(template: Tree, key: PRNGKeyArray) -> Tree:
     return jax.tree.unflatten(structure, [fill(node) if is_layer(node) else node for node in nodes])
 
 
+def in_float64(model: Tree) -> Tree:
+    """The model with its floating-point arrays as NumPy's float64: use it in `jax.enable_x64(True)`."""
+    return jax.tree.map(lambda a: np.asarray(a, np.float64) if eqx.is_inexact_array(a) else a, model)
+
+
 class MLP(eqx.Module):
     """ReLU network from prompts to one number; the paper's E1 uses 5-32-32-1."""
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -225,32 +225,35 @@ def run_several(
     executables = [_compile(first.call, first.block, device) for device in devices]
     in_flight = workers(first, memory, threads)
 
+    def replicates(blocks: list[tuple[int, int]]) -> int:
+        return sum(plans[which].count(index) for which, index in blocks)
+
     @lru_cache(maxsize=2 * len(devices))
     def placed(which: int, device: Any) -> Any:
         return jax.device_put((plans[which].key, plans[which].dynamic), device)
 
-    def compute(turn: int, index: int, arguments: Any) -> list[np.ndarray]:
+    def compute(executable: jax.stages.Compiled, index: int, arguments: Any) -> list[np.ndarray]:
         # The 64-bit mode belongs to a thread, and a float64 array must become NumPy inside it.
         with jax.enable_x64(x64):
-            out = executables[turn % len(devices)](np.uint32(index * first.block), *arguments)
+            out = executable(np.uint32(index * first.block), *arguments)
             leaves = jax.tree.leaves(out)
             return [np.asarray(a, s.dtype) for a, s in zip(leaves, first.outputs, strict=True)]
 
     # Twice as many are queued, so that no thread waits for a slow block ahead of it; results leave in block order.
     pool = ThreadPoolExecutor(in_flight, thread_name_prefix="replicate")
     pending: deque[tuple[int, int, Future[list[np.ndarray]]]] = deque()
-    upcoming = iter(enumerate(todo))
+    upcoming = zip(todo, cycle(zip(devices, executables, strict=True)), strict=False)
     bar = tqdm(
-        total=sum(plans[which].count(index) for which, index in mine),
-        initial=sum(plans[which].count(index) for which, index in set(mine).difference(todo)),
+        total=replicates(mine),
+        initial=replicates(mine) - replicates(todo),
         unit=" replicates",
         disable=None if progress is not None and jax.process_index() == 0 else True,
     )
     try:
         while True:
-            for turn, (which, index) in islice(upcoming, 2 * in_flight - len(pending)):
-                arguments = placed(which, devices[turn % len(devices)])
-                pending.append((which, index, pool.submit(compute, turn, index, arguments)))
+            for (which, index), (device, executable) in islice(upcoming, 2 * in_flight - len(pending)):
+                future = pool.submit(compute, executable, index, placed(which, device))
+                pending.append((which, index, future))
             if not pending:
                 return
             which, index, future = pending.popleft()
@@ -349,10 +352,8 @@ def _compile(call: _Call, block: int, device: Any) -> jax.stages.Compiled:
     one = _one(call)
 
     def run_block(start, key, dynamic):
-        if block == 1:  # a batch axis of 1 makes the products of a training step slower by half
-            return jax.tree.map(lambda a: a[None], one(jax.random.fold_in(key, start), dynamic))
         indices = start + jnp.arange(block, dtype=jnp.uint32)
-        return jax.vmap(lambda i: one(jax.random.fold_in(key, i), dynamic))(indices)
+        return vmapped(lambda i: one(jax.random.fold_in(key, i), dynamic), indices)
 
     sharding = SingleDeviceSharding(device)
     start = jax.ShapeDtypeStruct((), jnp.uint32, sharding=sharding)
@@ -361,6 +362,13 @@ def _compile(call: _Call, block: int, device: Any) -> jax.stages.Compiled:
         {"xla_backend_optimization_level": "1"} if device.platform == "cpu" else {}
     )
     return jax.jit(run_block).lower(start, *call.shapes(sharding)).compile(compiler_options=options)
+
+
+def vmapped(fn: Callable[..., Any], *stacked: Any) -> Any:
+    """`jax.vmap(fn)(*stacked)`, without a batch axis of 1: it slows the products of a training step by half."""
+    if len(jax.tree.leaves(stacked)[0]) > 1:
+        return jax.vmap(fn)(*stacked)
+    return jax.tree.map(lambda a: a[None], fn(*jax.tree.map(lambda a: a[0], stacked)))
 
 
 def block_bytes(plan: Plan) -> int:

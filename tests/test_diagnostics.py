@@ -358,8 +358,11 @@ def test_bad_settings_are_refused(problem, change, message):
     settings = {"name": "rkon", "n_candidates": 8, "k": 3, "trials": 20, "key": jax.random.key(7)} | change
     with pytest.raises(InputError, match=message):
         measure(problem, settings.pop("name"), **settings)
-    with pytest.raises(InputError, match="no settings to compare"):
-        compare(problem, [], n_candidates=8, trials=20, key=jax.random.key(7))
     if "name" in change:
         with pytest.raises(InputError, match="measure it"):
             exact(problem, "dbkon", n_candidates=8, k=3)
+
+
+def test_nothing_to_compare_is_refused(problem):
+    with pytest.raises(InputError, match="no settings to compare"):
+        compare(problem, [], n_candidates=8, trials=20, key=jax.random.key(7))

@@ -326,7 +326,8 @@ def test_cells_with_equal_rows_are_compared():
 def test_resamples_at_once_are_resamples_one_by_one(monkeypatch):
     values = np.random.default_rng(1).normal(size=(9, 4)) ** 3
     monkeypatch.setattr(intervals, "_CHUNK", 100)  # three resamples a chunk
-    at_once = intervals.bootstrap(values, np.median, 50, vectorized=True)
-    one_by_one = intervals.bootstrap(values, partial(np.median, axis=0), 50)
+    median = partial(np.median, axis=-2)
+    at_once = intervals.bootstrap(values, median, 50, vectorized=True)
+    one_by_one = intervals.bootstrap(values, median, 50)
     for name, expected in one_by_one.items():
         np.testing.assert_array_equal(at_once[name], expected)
