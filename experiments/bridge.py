@@ -22,6 +22,7 @@ from mrtsim.diagnostics import Setting, gradient_cosines, response_similarity
 from mrtsim.distributions import GaussianModes
 from mrtsim.learners import MDN
 from mrtsim.losses import mdn_nll
+from mrtsim.montecarlo import subkeys
 
 CLAIMS = (10,)
 
@@ -53,7 +54,7 @@ PRESETS = {
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Pairs over many networks; then similarity scores and measured K_eff of each strategy and K."""
-    pair_key, model_key, trial_key, rank_key = jax.random.split(key, 4)
+    pair_key, model_key, trial_key, rank_key = subkeys(key, 4)
     fn = partial(_pairs, config.n_prompts, config.n_candidates, config.bins)
     with jax.enable_x64(True):
         pairs = sweep.replicates("pairs", fn, pair_key, config.replicates)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
@@ -29,6 +28,7 @@ from experiments.mdn_training import (
 from experiments.predictions import Estimate, Prediction, greater, less, near, published
 from mrtsim.allocation import Cost
 from mrtsim.errors import InputError
+from mrtsim.montecarlo import subkeys
 from mrtsim.training import Recipe
 
 CLAIMS = (4, 6)
@@ -84,7 +84,7 @@ PRESETS = {
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Train every strategy at every K, and compare the best K with K*."""
-    train_key, network_key = jax.random.split(key)
+    train_key, network_key = subkeys(key)
     points = jnp.asarray(sobol_prompts(config.points), jnp.float32)
     most = config.prompts(config.responses[0])
     settings = {}

@@ -22,6 +22,7 @@ from mrtsim.diagnostics import response_similarity
 from mrtsim.distributions import GaussianModes, hermite
 from mrtsim.learners import MDN
 from mrtsim.losses import mixture_nll
+from mrtsim.montecarlo import subkeys
 from mrtsim.selection import Pool, strategy
 from mrtsim.selection_theory import bkon_law, rkon_law
 
@@ -57,7 +58,7 @@ PRESETS = {
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """The exact grid, then training sets of every size under each strategy."""
-    model_key, sobol_key, trial_key = jax.random.split(key, 3)
+    model_key, sobol_key, trial_key = subkeys(key, 3)
     with jax.enable_x64(True):
         model = MDN(model_key)
         sets = _prompts(config, sobol_key)

@@ -31,6 +31,7 @@ from mrtsim.diagnostics import Setting, exact
 from mrtsim.distributions import GaussianModes
 from mrtsim.learners import MDN
 from mrtsim.losses import mdn_nll
+from mrtsim.montecarlo import subkeys
 
 CLAIMS = (6, 7, 8, 9)
 _PUBLISHED_PROMPTS, _PUBLISHED_TRIALS, _PUBLISHED_TRUTH = 20, 30, 100
@@ -61,7 +62,7 @@ PRESETS = {
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Measure every strategy on the same pools, and compute RKoN and BKoN exactly."""
-    model_key, trial_key, pipeline_key = jax.random.split(key, 3)
+    model_key, trial_key, pipeline_key = subkeys(key, 3)
     posed = problems(model_key, config.models, config.n_prompts)
     n, k = config.n_candidates, config.k
     settings = [Setting(name, k) for name in config.strategies]

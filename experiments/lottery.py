@@ -33,7 +33,7 @@ from experiments.mdn_training import (
 )
 from experiments.predictions import Estimate, Prediction, greater, published
 from mrtsim.errors import InputError
-from mrtsim.montecarlo import vmapped
+from mrtsim.montecarlo import subkeys, vmapped
 from mrtsim.training import Recipe
 
 CLAIMS = (1,)
@@ -91,7 +91,7 @@ def train_pair(
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Train at every K, and describe the spread of the test NLL over runs."""
-    train_key, prompt_key, response_key = jax.random.split(key, 3)
+    train_key, prompt_key, response_key = subkeys(key, 3)
 
     @jax.jit
     def drawn(uniforms: Float[Array, "points d"]) -> tuple[Sample, Float[Array, "points d"]]:

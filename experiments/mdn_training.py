@@ -25,6 +25,7 @@ from mrtsim.diagnostics import response_similarity
 from mrtsim.distributions import GaussianModes, panels
 from mrtsim.learners import MDN
 from mrtsim.losses import masked_mean, mdn_nll
+from mrtsim.montecarlo import subkeys
 from mrtsim.selection import Pool, Strategy, strategy
 from mrtsim.training import Fit, Recipe, fit
 from mrtsim.variance import VarianceComponents
@@ -82,7 +83,7 @@ def sobol_prompts(n: int, seed: int = 0) -> np.ndarray:
 def untrained_law(key: PRNGKeyArray, networks: int, points: int, cost: Cost) -> dict[str, Any]:
     """K* of the untrained networks' NLL by exact components, as in the paper; medians over initial weights."""
     parts, errors = [], []
-    for network in jax.random.split(key, networks):
+    for network in subkeys(key, networks):
         exact = decompose(mdn_nll, MDN(network), TOY, points=points, randomisations=4)
         parts.append([exact.prompt.value, exact.response.value])
         errors.append([exact.prompt.standard_error, exact.response.standard_error])

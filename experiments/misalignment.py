@@ -26,6 +26,7 @@ from mrtsim.diagnostics import Problem
 from mrtsim.distributions import GaussianModes
 from mrtsim.learners import MDN
 from mrtsim.losses import mdn_nll
+from mrtsim.montecarlo import subkeys
 from mrtsim.selection import Pool, strategy
 from mrtsim.selection_theory import KeptLaw, bkon_law
 from mrtsim.training import Recipe
@@ -63,7 +64,7 @@ PRESETS = {
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """The two maps, then the training runs."""
-    map_key, data_key = jax.random.split(key)
+    map_key, data_key = subkeys(key)
     sizes = [(n, k) for n in config.candidates for k in config.responses if k <= n]
     here = (config.n_candidates, config.k)
     dials = [(n, a) for n in config.candidates for a in config.agreements if n >= config.k]

@@ -25,6 +25,7 @@ from mrtsim.distributions import ClusteredPrompts
 from mrtsim.errors import InputError
 from mrtsim.learners import MLP
 from mrtsim.losses import squared_loss
+from mrtsim.montecarlo import subkeys
 from mrtsim.training import Recipe
 from mrtsim.variance import estimator_variance, mrt_gain
 
@@ -112,7 +113,7 @@ def trained_nll(
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Corpora of every redundancy, dial and response diversity against the exact law; pilots against the truth."""
-    corpus_key, pilot_key, learner_key = jax.random.split(key, 3)
+    corpus_key, pilot_key, learner_key = subkeys(key, 3)
     # The dial at the paper's diversity, and the map of exact duplicates at every diversity.
     kinds = [(similarity, 1.0) for similarity in config.similarities]
     kinds += [(1.0, spread) for spread in config.spreads if spread != 1.0]

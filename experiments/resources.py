@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
@@ -31,6 +30,7 @@ from experiments.mdn_training import (
 from experiments.predictions import Estimate, Prediction, greater, near
 from mrtsim.allocation import Cost
 from mrtsim.errors import InputError
+from mrtsim.montecarlo import subkeys
 from mrtsim.training import Recipe
 
 CLAIMS = (2, 4)
@@ -91,7 +91,7 @@ PRESETS = {
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Train the plane; all cells share their random numbers."""
-    train_key, network_key = jax.random.split(key)
+    train_key, network_key = subkeys(key)
     points = jnp.asarray(sobol_prompts(config.points), jnp.float32)
     largest = (config.prompts[-1], config.responses[-1])
     settings = {}

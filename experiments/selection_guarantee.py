@@ -29,6 +29,7 @@ from mrtsim.distributions import GaussianModes
 from mrtsim.errors import InputError
 from mrtsim.learners import MDN
 from mrtsim.losses import mdn_nll
+from mrtsim.montecarlo import subkeys
 from mrtsim.selection import Pool, strategies
 
 CLAIMS = (9,)
@@ -173,7 +174,7 @@ def _trade(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, Any]
     ]
     found: dict[tuple[str, float | None, int], list[dict[str, float]]] = {}
     for network in range(config.networks):
-        prompt_key, model_key, trial_key = jax.random.split(jax.random.fold_in(key, network), 3)
+        prompt_key, model_key, trial_key = subkeys(jax.random.fold_in(key, network), 3)
         problem = diagnostics.Problem.of(
             distribution, mdn_nll, MDN(model_key), distribution.sample_prompts(prompt_key, config.n_prompts)
         )
@@ -233,7 +234,7 @@ def _ratio(values: np.ndarray, base: np.ndarray) -> dict[str, float]:
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Both parts."""
-    guarantee_key, trade_key = jax.random.split(key)
+    guarantee_key, trade_key = subkeys(key)
     with jax.enable_x64(True):
         guarantee = _guarantee(config, guarantee_key, sweep)
         trade = _trade(config, trade_key, sweep)

@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from experiments.predictions import Prediction, agrees, greater
 from experiments.untrained import average_exact, compare_all, difference, estimate, problems
 from mrtsim.diagnostics import Setting, exact
+from mrtsim.montecarlo import subkeys
 
 CLAIMS = (9,)
 
@@ -61,7 +61,7 @@ PRESETS = {
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Measure the frontier and the others on the same pools."""
-    model_key, trial_key = jax.random.split(key)
+    model_key, trial_key = subkeys(key)
     posed = problems(model_key, config.models, config.n_prompts)
 
     temperatures, alphas = sorted(config.temperatures), sorted(config.alphas)

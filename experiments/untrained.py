@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
 
 from experiments.predictions import Estimate
 from mrtsim.diagnostics import (
@@ -24,6 +22,7 @@ from mrtsim.diagnostics import (
 from mrtsim.distributions import GaussianModes
 from mrtsim.learners import MDN
 from mrtsim.losses import mdn_nll
+from mrtsim.montecarlo import subkeys
 from mrtsim.selection_theory import KeptMean
 
 # The strategies side by side; the first two have exact results. "filtered-max-min" is not the GRADES objective.
@@ -35,14 +34,12 @@ def problems(
 ) -> list[Problem]:
     """Untrained MDNs, each with its own prompts, under the toy distribution."""
     toy = GaussianModes()
-    drawn = (_draw(toy, jax.random.fold_in(key, index), n_prompts) for index in range(models))
-    return [Problem.of(toy, mdn_nll, model, prompts, reward=reward) for prompts, model in drawn]
-
-
-@eqx.filter_jit
-def _draw(toy: GaussianModes, key: PRNGKeyArray, n_prompts: int) -> tuple[Array, MDN]:
-    prompt_key, model_key = jax.random.split(key)
-    return toy.sample_prompts(prompt_key, n_prompts), MDN(model_key)
+    posed = []
+    for index in range(models):
+        prompt_key, model_key = subkeys(jax.random.fold_in(key, index))
+        prompts = toy.sample_prompts(prompt_key, n_prompts)
+        posed.append(Problem.of(toy, mdn_nll, MDN(model_key), prompts, reward=reward))
+    return posed
 
 
 def compare_all(

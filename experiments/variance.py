@@ -26,6 +26,7 @@ from mrtsim.distributions import GaussianModes
 from mrtsim.errors import InputError
 from mrtsim.learners import MLP
 from mrtsim.losses import squared_loss
+from mrtsim.montecarlo import subkeys
 from mrtsim.variance import estimator_variance
 
 CLAIMS = (2, 3)
@@ -137,7 +138,7 @@ def sampling_covariance(
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Simulate and decompose both networks, and judge the published variances by the first one's law."""
-    init_key, *keys = jax.random.split(key, 3)
+    init_key, *keys = subkeys(key, 3)
     distribution = GaussianModes()
     laws, networks = {}, {}
     with jax.enable_x64(True):

@@ -434,11 +434,14 @@ class Problem(eqx.Module):
         """
         with jax.enable_x64(True):
             model = in_float64(model)
-            prompts = jnp.asarray(np.asarray(prompts, np.float64))
+            prompts = np.asarray(prompts, np.float64)
             problem = cls(distribution, model, prompts, loss, reward, factored)
             if factored:
-                outputs, grams = _linearised(model, prompts)
-                problem = replace(problem, outputs=outputs, factor=_factors(np.asarray(grams)))
+                # Filled up, so that problems of any size share a program.
+                filled = np.pad(prompts, ((0, -len(prompts) % 64), (0, 0)), mode="edge")
+                linearised = _linearised(model, filled)
+                outputs, grams = jax.tree.map(lambda a: np.asarray(a)[: len(prompts)], linearised)
+                problem = replace(problem, outputs=outputs, factor=_factors(grams))
                 try:
                     values = distribution.expectation(partial(_rows_of, problem), prompts)
                 except AttributeError as error:
@@ -576,18 +579,25 @@ class Setting(NamedTuple):
 class _Run:
     """What the compiled trial depends on beside arrays.
 
-    `groups` are a strategy, a K and the number of settings that differ in the options' values alone.
+    `groups` are a strategy, a K and the number of options' values that it keeps K by, side by side; each of the
+    `settings` is the first response it keeps in that row, and its K.
     """
 
     groups: tuple[tuple[Strategy, int, int], ...]
+    settings: tuple[tuple[int, int], ...]
     n_candidates: int
     trials: int
     chunk: int
 
     @property
-    def kept(self) -> np.ndarray:
+    def ks(self) -> np.ndarray:
         """K of each setting."""
-        return np.repeat([k for _, k, _ in self.groups], [count for *_, count in self.groups])
+        return np.array([k for _, k in self.settings])
+
+    @property
+    def columns(self) -> np.ndarray:
+        """The kept responses of each setting, side by side, as places among those of the groups."""
+        return np.concatenate([np.arange(first, first + k) for first, k in self.settings])
 
 
 def _chunk(
@@ -608,10 +618,11 @@ def _chunk(
     kept = []
     for (chosen, k, count), given in zip(run.groups, options, strict=True):
         select = partial(chosen, strategy_key if chosen.random else None, candidates, k)
-        # (settings, trials, prompts, k), then the settings side by side.
+        # (options, trials, prompts, k), then the options side by side.
         each = jax.vmap(lambda given, select=select: select(**given), axis_size=count)(given)
         kept.append(jnp.moveaxis(each, 0, -2).reshape(*pool.shape[:-1], count * k))
-    each = jax.vmap(partial(_trial, problem, run.kept))(pool, modes, jnp.concatenate(kept, axis=-1))
+    picked = jnp.concatenate(kept, axis=-1)[..., run.columns]
+    each = jax.vmap(partial(_trial, problem, run.ks))(pool, modes, picked)
     return jax.tree.map(lambda a: a.sum(0), each)
 
 
@@ -779,22 +790,9 @@ def compare(
     batches = min(batches, trials)
     per_batch = -(-trials // batches)
     chunk = next(c for c in (8, 4, 2, 1) if per_batch % c == 0)
-    # Settings of one strategy and K share its code: their options are a batch axis.
-    groups: dict[tuple[str, int, tuple[str, ...]], list[int]] = {}
-    for index, (name, k, options) in enumerate(settings):
-        groups.setdefault((name, k, tuple(sorted(options))), []).append(index)
-    run = _Run(
-        tuple((strategy(name), k, len(members)) for (name, k, _), members in groups.items()),
-        n_candidates,
-        per_batch,
-        chunk,
-    )
+    run, options = _groups(settings, n_candidates, per_batch, chunk)
     with jax.enable_x64(True):
-        given = [
-            {name: np.stack([np.asarray(settings[i].options[name]) for i in members]) for name in options}
-            for (*_, options), members in groups.items()
-        ]
-        sums = replicates(_batch_of_trials, key, batches, problem, run, given)
+        sums = replicates(_batch_of_trials, key, batches, problem, run, options)
         gradients = sums["gradient"]
         # Batches stand where kept responses do.
         vectors = problem.coordinates(np.moveaxis(gradients, 2, 0))
@@ -806,11 +804,47 @@ def compare(
         sums["vector"] = np.moveaxis(np.asarray(vectors), 0, 2)
         sums["batch"] = np.asarray(parameters).reshape(*gradients.shape[:2], 1, -1)
     counts = np.full(batches, float(per_batch))
-    found = {}
-    for place, index in enumerate(index for members in groups.values() for index in members):
-        of_setting = {name: array[:, place] for name, array in sums.items()}
-        found[index] = _report(settings[index], n_candidates, counts, of_setting, problem, truth, weights)
-    return [found[index] for index in range(len(settings))]
+    return [
+        _report(
+            setting,
+            n_candidates,
+            counts,
+            {name: array[:, place] for name, array in sums.items()},
+            problem,
+            truth,
+            weights,
+        )
+        for place, setting in enumerate(settings)
+    ]
+
+
+def _groups(
+    settings: Sequence[Setting], n_candidates: int, trials: int, chunk: int
+) -> tuple[_Run, list[dict[str, np.ndarray]]]:
+    """Settings of one strategy and K share its code, with their options as a batch axis; a nested strategy picks once.
+
+    The second part is the values of the options of each group, (options,).
+    """
+    members: dict[tuple[Strategy, int | None, tuple[str, ...]], list[int]] = {}
+    for index, (name, k, options) in enumerate(settings):
+        chosen = strategy(name)
+        same = (chosen, None if chosen.nested else k, tuple(sorted(options)))
+        members.setdefault(same, []).append(index)
+    groups: list[tuple[Strategy, int, int]] = []
+    given: list[dict[str, np.ndarray]] = []
+    places: dict[int, tuple[int, int]] = {}
+    start = 0
+    for (chosen, _, names), indices in members.items():
+        largest = max(settings[i].k for i in indices)
+        values = [tuple(float(settings[i].options[name]) for name in names) for i in indices]
+        rows = list(dict.fromkeys(values))
+        for i, row in zip(indices, values, strict=True):
+            places[i] = (start + rows.index(row) * largest, settings[i].k)
+        groups.append((chosen, largest, len(rows)))
+        given.append({name: np.array([row[i] for row in rows]) for i, name in enumerate(names)})
+        start += largest * len(rows)
+    run = _Run(tuple(groups), tuple(places[i] for i in range(len(settings))), n_candidates, trials, chunk)
+    return run, given
 
 
 def _report(

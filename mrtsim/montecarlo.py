@@ -364,6 +364,11 @@ def _compile(call: _Call, block: int, device: Any) -> jax.stages.Compiled:
     return jax.jit(run_block).lower(start, *call.shapes(sharding)).compile(compiler_options=options)
 
 
+def subkeys(key: jax.Array, n: int = 2) -> list[jax.Array]:
+    """The keys of `jax.random.split(key, n)`; outside of a compiled function, one program serves every n."""
+    return [jax.random.fold_in(key, np.uint32(i)) for i in range(n)]
+
+
 def vmapped(fn: Callable[..., Any], *stacked: Any) -> Any:
     """`jax.vmap(fn)(*stacked)`, without a batch axis of 1: it slows the products of a training step by half."""
     if len(jax.tree.leaves(stacked)[0]) > 1:

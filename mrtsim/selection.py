@@ -80,6 +80,7 @@ class Strategy(NamedTuple):
     function: Callable[..., Array]
     needs: tuple[str, ...]
     random: bool
+    nested: bool
     options: tuple[str, ...]
 
     def __call__(
@@ -109,7 +110,7 @@ _REGISTRY: dict[str, Strategy] = {}
 
 
 def register_strategy(
-    name: str, *, needs: tuple[str, ...] = (), random: bool = False
+    name: str, *, needs: tuple[str, ...] = (), random: bool = False, nested: bool = False
 ) -> Callable[[Callable[..., Array]], Strategy]:
     """Decorator that makes a function of one pool a strategy of `select`, the command line and the experiments.
 
@@ -123,6 +124,8 @@ def register_strategy(
         needs: among "rewards", "embeddings", "similarity" (a similarity matrix or embeddings, as given by
             `pool.similarities()`) and "distance" (either, as given by `pool.distances_to(j)`).
         random: whether it needs a key.
+        nested: whether what it keeps for a smaller k is always the first of what it keeps for a larger one. Where
+            several k are compared, a nested strategy picks once.
 
     Raises:
         InputError: the name is taken by another function, or a need is not one of these.
@@ -136,7 +139,7 @@ def register_strategy(
             raise InputError(f"strategy {name!r} is already registered by {_origin(known.function)[0]}")
         parameters = inspect.signature(function).parameters.values()
         options = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-        _REGISTRY[name] = Strategy(name, function, tuple(needs), random, options)
+        _REGISTRY[name] = Strategy(name, function, tuple(needs), random, nested, options)
         return _REGISTRY[name]
 
     return register
@@ -207,26 +210,26 @@ def _noise(key: PRNGKeyArray, n: int) -> Array:
     return (jax.random.bits(key, (n,), jnp.uint32) >> 1).astype(jnp.int32)
 
 
-@register_strategy("rkon", random=True)
+@register_strategy("rkon", random=True, nested=True)
 def rkon(key: PRNGKeyArray, pool: Pool, k: int) -> Array:
-    """Random-K-of-N: uniform without replacement; the kept of k are the first of the kept of k + 1."""
+    """Random-K-of-N: uniform without replacement."""
     exists = pool.exists()
     return jax.lax.top_k(jnp.where(exists, _noise(key, exists.size), -1), k)[1]
 
 
-@register_strategy("bkon", needs=("rewards",))
+@register_strategy("bkon", needs=("rewards",), nested=True)
 def bkon(key: None, pool: Pool, k: int) -> Array:
     """Best-K-of-N: the k highest rewards."""
     return jax.lax.top_k(jnp.where(pool.exists(), pool.rewards, -jnp.inf), k)[1]
 
 
-@register_strategy("dkon", needs=("similarity",))
+@register_strategy("dkon", needs=("similarity",), nested=True)
 def dkon(key: None, pool: Pool, k: int) -> Array:
     """Diverse-K-of-N: greedy on the GRADES objective with quality 1."""
     return greedy(pool.similarities(), None, k, pool.mask)
 
 
-@register_strategy("dbkon", needs=("rewards", "similarity"))
+@register_strategy("dbkon", needs=("rewards", "similarity"), nested=True)
 def dbkon(key: None, pool: Pool, k: int, *, alpha: Any = 1.0) -> Array:
     """Diverse-Best-K-of-N: greedy on the GRADES objective with quality from the rewards, to the power alpha."""
     return greedy(pool.similarities(), quality(jnp.asarray(pool.rewards), alpha, pool.mask), k, pool.mask)
@@ -257,7 +260,7 @@ def filtered_max_min(key: None, pool: Pool, k: int) -> Array:
     return jnp.where(jnp.sum(passing) < k, best[:k], spread)
 
 
-@register_strategy("gumbel", needs=("rewards",), random=True)
+@register_strategy("gumbel", needs=("rewards",), random=True, nested=True)
 def gumbel(key: PRNGKeyArray, pool: Pool, k: int, *, temperature: Any = 1.0) -> Array:
     """Reward-weighted sampling without replacement: each next with probability proportional to exp(reward/temperature).
 

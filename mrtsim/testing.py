@@ -78,8 +78,9 @@ def check_selector(
     """Check a registered strategy against what every strategy must do, on pools with and without ties.
 
     The kept indices are distinct and exist; the same key gives the same answer; K = N keeps all; candidates that do not
-    exist, wherever they stand, change nothing; a prompt's answer does not depend on the other prompts; and, for a
-    strategy that is not random, putting the candidates in another order keeps the same ones (pools without ties).
+    exist, wherever they stand, change nothing; a prompt's answer does not depend on the other prompts; for a strategy
+    that is registered as nested, what it keeps for K - 1 is the first of what it keeps for K; and, for a strategy that
+    is not random, putting the candidates in another order keeps the same ones (pools without ties).
 
     Args:
         name: a registered strategy; decorate yours with `mrtsim.selection.register_strategy`.
@@ -278,6 +279,13 @@ def _check_answer(name: str, k: int, pool: dict[str, NDArray[np.float64]]) -> No
         raise CheckFailed(
             f"{name} gives {kept.tolist()}, then {again.tolist()}, for one key and the pool\n{_shown(pool)}"
         )
+    if strategy(name).nested and k > 1:
+        fewer = _select(name, k - 1, pool, key)
+        if not np.array_equal(kept[:, :-1], fewer):
+            raise CheckFailed(
+                f"{name} is registered as nested, but keeps {fewer.tolist()} for k = {k - 1} and {kept.tolist()} for "
+                f"k = {k}, pool\n{_shown(pool)}"
+            )
     alone = _select(name, k, {key_: value[:1] for key_, value in pool.items()}, key)
     if not np.array_equal(kept[:1], alone):
         raise CheckFailed(

@@ -18,8 +18,8 @@ from mrtsim.diagnostics import (
     Problem,
     Setting,
     _batch_of_trials,
+    _groups,
     _kept_similarity,
-    _Run,
     compare,
     estimator_error,
     exact,
@@ -33,7 +33,7 @@ from mrtsim.distributions import Categorical, GaussianModes
 from mrtsim.errors import InputError
 from mrtsim.learners import MDN, MLP
 from mrtsim.losses import mdn_nll, squared_loss
-from mrtsim.selection import strategies, strategy
+from mrtsim.selection import strategies
 
 TOY = GaussianModes()
 
@@ -231,6 +231,12 @@ def test_settings_compared_are_settings_measured(problem):
         Setting("dbkon", 3, {"alpha": 2.0}),
         Setting("rkon", 1),
         Setting("bkon", 8),
+        Setting("dbkon", 1, {"alpha": 2.0}),
+        Setting("dkon", 2),
+        Setting("dkon", 5),
+        # Not nested: 6 of 8 do not pass the filter.
+        Setting("filtered-max-min", 6),
+        Setting("filtered-max-min", 2),
     ]
     shared = {"n_candidates": 8, "trials": 200, "key": jax.random.key(4)}
     reports = compare(problem, settings, **shared)
@@ -313,9 +319,9 @@ def test_a_weight_penalty_needs_the_parameters(prompts):
 def test_memory_does_not_grow_with_the_trials(problem):
     sizes = []
     for trials in (8, 800):
-        run = _Run(((strategy("dbkon"), 4, 1),), 32, trials, 8)
+        run, options = _groups([Setting("dbkon", 4)], 32, trials, 8)
         with jax.enable_x64(True):
-            call = eqx.filter_jit(_batch_of_trials).lower(jax.random.key(0), problem, run, [{}])
+            call = eqx.filter_jit(_batch_of_trials).lower(jax.random.key(0), problem, run, options)
             sizes.append(call.compile().compiled.memory_analysis())
     assert sizes[1].output_size_in_bytes == sizes[0].output_size_in_bytes
     # What grows is the list of the chunks' keys: 64 times less than the trials' own sums would be.

@@ -236,6 +236,13 @@ class TestErrors:
         with pytest.raises(InputError, match="pass arrays as args"):
             replicate(eqx.Partial(lambda m, key: m(jnp.ones(2)), model), KEY, 3)
 
+    def test_subkeys_are_those_of_a_split(self):
+        data = [
+            jax.random.key_data(keys)
+            for keys in (jnp.stack(montecarlo.subkeys(KEY, 5)), jax.random.split(KEY, 5))
+        ]
+        np.testing.assert_array_equal(*data)
+
     def test_stopping_early_stops_the_threads(self):
         plan = montecarlo.prepare(train, KEY, 1000, 0.3, block=4)
         blocks = montecarlo.run(plan)

@@ -44,6 +44,11 @@ def test_defective_selectors_are_caught():
     def first(key, pool, k):
         return jax.lax.top_k(pool.exists().astype(jnp.float32), k)[1]
 
+    def backwards(key, pool, k):
+        return jax.lax.top_k(jnp.where(pool.exists(), pool.rewards, -jnp.inf), k)[1][::-1]
+
+    with pytest.raises(CheckFailed, match="registered as nested"):
+        check_selector(broken("backwards", backwards, needs=("rewards",), nested=True))
     with pytest.raises(CheckFailed, match="distinct"):
         check_selector(broken("repeats", repeats, needs=("rewards",)))
     name = broken("blind", blind_to_mask, needs=("rewards",))
