@@ -20,7 +20,7 @@ import pytest
 
 from benchmarks.calibration import gigaflops
 from experiments import budget, distributional, lottery
-from experiments.mdn_training import TOY, Sample, Shape, keep, train, used
+from experiments.mdn_training import TOY, Sample, Shape, keep, train
 from experiments.store import InMemory
 from mrtsim.losses import mdn_nll
 from mrtsim.montecarlo import replicate
@@ -36,7 +36,7 @@ def one_recipe(key, shape: Shape):
     prompts = TOY.sample_prompts(keys[0], shape.rows)
     pools, _ = TOY.sample_responses(keys[1], prompts, shape.n_candidates)
     sample = keep(keys[2], shape, Sample(prompts, pools))
-    trained = train(keys[3], sample, used(shape, shape.rows, shape.width), shape.recipe, None)
+    trained = train(keys[3], sample, shape.rows, shape.width, shape.recipe, None)
     test = prompts if shape.test_prompts == 0 else TOY.sample_prompts(keys[4], shape.test_prompts)
     responses, _ = TOY.sample_responses(keys[5], test, shape.test_responses)
     return jnp.mean(mdn_nll(trained.last, test, responses))

@@ -27,7 +27,6 @@ from experiments.mdn_training import (
     score,
     train,
     true_nll,
-    used,
 )
 from experiments.predictions import Estimate, Prediction, greater, less, published
 from mrtsim.errors import InputError
@@ -77,7 +76,7 @@ def train_once(key: PRNGKeyArray, which: Array, k: Array, shape: Shape) -> dict[
         Sample(prompts, part) for part in jnp.split(held_out, [shape.validation_responses], axis=1)
     )
     sample = keep(keys[3], shape, Sample(prompts, pools), which)
-    trained = train(keys[4], sample, used(shape, shape.rows, k), shape.recipe, validation)
+    trained = train(keys[4], sample, shape.rows, k, shape.recipe, validation)
     return score(trained, test, prompts)
 
 

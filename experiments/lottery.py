@@ -29,7 +29,6 @@ from experiments.mdn_training import (
     sobol_prompts,
     train,
     true_nll,
-    used,
 )
 from experiments.predictions import Estimate, Prediction, greater, published
 from mrtsim.errors import InputError
@@ -78,8 +77,7 @@ def train_pair(
     def once(pool_key: PRNGKeyArray, select_key: PRNGKeyArray) -> dict[str, Any]:
         responses, _ = TOY.sample_responses(pool_key, prompts, shape.n_candidates)
         sample = keep(select_key, shape, Sample(prompts, responses))
-        mask = used(shape, shape.rows, k)
-        trained = train(model_key, sample, mask, shape.recipe, validation)
+        trained = train(model_key, sample, shape.rows, k, shape.recipe, validation)
         return score(trained, test, points)
 
     # The validation set belongs to the pair: only the training responses differ within it.

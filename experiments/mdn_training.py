@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy.stats import qmc
 
 from mrtsim.allocation import Cost, optimal_responses
@@ -24,7 +24,7 @@ from mrtsim.decomposition import decompose
 from mrtsim.diagnostics import response_similarity
 from mrtsim.distributions import GaussianModes, panels
 from mrtsim.learners import MDN
-from mrtsim.losses import masked_mean, mdn_nll
+from mrtsim.losses import mdn_nll, used_mixture_nll
 from mrtsim.montecarlo import subkeys
 from mrtsim.selection import Pool, Strategy, strategy
 from mrtsim.training import Fit, Recipe, fit
@@ -136,22 +136,18 @@ def _select(chosen: Strategy, k: int, key: PRNGKeyArray, pool: Pool) -> Int[Arra
     return chosen(key, pool, k).astype(jnp.int32)
 
 
-def used(shape: Shape, n_prompts: Array | int, k: Array | int) -> Bool[Array, "rows width"]:
-    """Which cells of the program belong to a setting of n_prompts x k."""
-    return (jnp.arange(shape.rows) < n_prompts)[:, None] & (jnp.arange(shape.width) < k)
-
-
 def train(
     key: PRNGKeyArray,
     sample: Sample,
-    mask: Bool[Array, "rows width"],
+    n_prompts: Array | int,
+    k: Array | int,
     recipe: Recipe,
     validation: Sample | None,
 ) -> Fit:
-    """A network trained on the mean NLL of the cells in the mask."""
+    """A network trained on the mean NLL of the first k responses to the first n_prompts prompts of a sample."""
     return fit(
         MDN(key),
-        lambda model, _: masked_mean(mdn_nll(model, *sample), mask),
+        lambda model, _: used_mixture_nll(model(sample.prompts), sample.responses, n_prompts, k),
         recipe,
         validate=None if validation is None else lambda model: jnp.mean(mdn_nll(model, *validation)),
     )
@@ -196,7 +192,7 @@ def train_once(
     keys = jax.random.split(key, 6)
     pools, validation, test = draw(keys[:3], shape)
     sample = keep(keys[3], shape, pools, which)
-    trained = train(keys[4], sample, used(shape, n_prompts, k), shape.recipe, validation)
+    trained = train(keys[4], sample, n_prompts, k, shape.recipe, validation)
     return score(trained, test, shifted(points, keys[5]))
 
 

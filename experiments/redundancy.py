@@ -98,15 +98,14 @@ def trained_nll(
 ) -> dict[str, Float[Array, ""]]:
     """Test NLL of a mixture density network trained on a redundant corpus with k responses a prompt, by recipe.
 
-    All k share one program, in which unused responses are masked, and with the same key also prompts and network.
+    All k share one program, and with the same key also prompts and network.
     """
     prompt_key, response_key, held_out_key, init_key, test_key = jax.random.split(key, 5)
     prompts = distribution.sample_prompts(prompt_key, config.learner_prompts)
     responses, _ = distribution.sample_responses(response_key, prompts, config.learner_responses)
-    mask = jnp.broadcast_to(jnp.arange(config.learner_responses) < k, responses.shape)
     fresh = TOY.sample_prompts(held_out_key, 100)
     validation = Sample(fresh, TOY.sample_responses(jax.random.fold_in(held_out_key, 0), fresh, 16)[0])
-    fitted = train(init_key, Sample(prompts, responses), mask, Recipe(), validation)
+    fitted = train(init_key, Sample(prompts, responses), len(prompts), k, Recipe(), validation)
     test = shifted(jnp.asarray(sobol_prompts(128), prompts.dtype), test_key)
     return {recipe: judge(getattr(fitted, recipe), test)["nll"] for recipe in RECIPES}
 

@@ -10,8 +10,8 @@ from scipy import stats
 
 from mrtsim.distributions import GaussianModes
 from mrtsim.errors import InputError
-from mrtsim.learners import MDN
-from mrtsim.losses import masked_mean, mdn_nll
+from mrtsim.learners import MDN, Mixture
+from mrtsim.losses import mdn_nll, mixture_nll, used_mixture_nll
 from mrtsim.montecarlo import replicate
 from mrtsim.training import Recipe, fit
 
@@ -156,13 +156,43 @@ def test_padding_changes_nothing():
         plain = fit(model, lambda m, _: mdn_nll(m, prompts, responses).mean(), SHORT)
         wide_prompts = jnp.zeros((20, 5)).at[:12].set(prompts)
         wide_responses = jnp.full((20, 8), 7.0).at[:12, :3].set(responses)
-        mask = (jnp.arange(20) < 12)[:, None] & (jnp.arange(8) < 3)
-        padded = fit(model, lambda m, _: masked_mean(mdn_nll(m, wide_prompts, wide_responses), mask), SHORT)
+        padded = fit(
+            model, lambda m, _: used_mixture_nll(m(wide_prompts), wide_responses, 12, 3, columns=2), SHORT
+        )
         np.testing.assert_allclose(padded.losses, plain.losses, rtol=1e-12)
         for ours, theirs in zip(
             *(jax.tree.leaves(eqx.filter(f.last, eqx.is_array)) for f in (padded, plain)), strict=True
         ):
             np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4, 8, 20])
+def test_the_loss_of_what_is_used_has_the_value_and_gradient_of_the_plain_one(columns):
+    """Also under vmap and jit with traced sizes, and next to padding that is no number."""
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(8), 4)
+        mixture = Mixture(
+            jax.nn.log_softmax(jax.random.normal(keys[0], (7, 5), jnp.float64)),
+            *(2 * jax.random.normal(key, (7, 5), jnp.float64) for key in keys[1:3]),
+        )
+        responses = 5 * jax.random.normal(keys[3], (7, 11), jnp.float64)
+        ours = jax.jit(
+            jax.value_and_grad(
+                lambda mixture, *given: 3.0 * used_mixture_nll(mixture, *given, columns=columns)
+            )
+        )
+        for n, k in ((7, 11), (7, 1), (1, 11), (4, 3), (5, 8)):
+            plain = jax.value_and_grad(lambda m, n=n, k=k: 3.0 * mixture_nll(m, responses)[:n, :k].mean())
+            padded = jnp.full_like(responses, jnp.nan).at[:n, :k].set(responses[:n, :k])
+            for ours_, theirs in zip(
+                jax.tree.leaves(ours(mixture, padded, n, k)), jax.tree.leaves(plain(mixture)), strict=True
+            ):
+                np.testing.assert_allclose(ours_, theirs, rtol=1e-12, atol=1e-13)
+        several = jax.vmap(lambda k: used_mixture_nll(mixture, responses, 6, k, columns))(
+            jnp.array([1, 5, 11])
+        )
+        alone = [mixture_nll(mixture, responses)[:6, :k].mean() for k in (1, 5, 11)]
+        np.testing.assert_allclose(several, alone, rtol=1e-12)
 
 
 def replicated(key):
