@@ -26,6 +26,7 @@ from mrtsim.variance import VarianceComponents
 # Each rule is checked against the next, which is finer and of another kind or with panels that end elsewhere.
 _RULES = (hermite(12), panels(20, 8), panels(47, 9), panels(131, 8))
 _CHUNK = 2048  # prompts evaluated at a time
+_CONFIRMING = 256  # prompts on which rules are compared
 _MOMENTS = ("d4", "d2_s2", "d_k3", "s2_s2", "k4")
 
 
@@ -121,7 +122,7 @@ def decompose(
             return _summarise(averages[None], centre, rounding)
         cubes = _cubes(distribution, points, randomisations, seed)
         start = next(cubes)
-        rule, distance = _confirmed_rule(loss, model, distribution, start[:_CHUNK], rule)
+        rule, distance = _confirmed_rule(loss, model, distribution, start[:_CONFIRMING], rule)
         first, second = _evaluate(loss, model, distribution, start, rule)
         centre = first[0].mean()
         averages = [_columns(first, second, centre).mean(1)]

@@ -540,7 +540,9 @@ def _raveled(model: Any) -> tuple[Array, Callable[[Array], Any], Any]:
 
 
 @eqx.filter_jit
-def _linearised(model: Any, prompts: Float[Array, "prompts d"]) -> tuple[Any, Float[Array, "prompts o o"]]:
+def _linearised(
+    model: Any, prompts: Float[Array | np.ndarray, "prompts d"]
+) -> tuple[Any, Float[Array, "prompts o o"]]:
     """The model's outputs, and J J^T of each prompt's Jacobian J (outputs x parameters)."""
     params, unravel, static = _raveled(model)
 
@@ -565,6 +567,20 @@ def _batches(
     problem: Problem, gradients: Float[Array | np.ndarray, "n prompts o"]
 ) -> Float[Array, "n parameters"]:
     return jax.lax.map(problem.batch, gradients)
+
+
+@eqx.filter_jit
+def _in_parameters(
+    problem: Problem, gradients: Float[np.ndarray, "batches settings prompts o"]
+) -> tuple[Array, Array, Array]:
+    """Coordinates of gradients in the outputs, (batches, settings, prompts, r), and of the true one, (prompts, r).
+
+    And the gradients of the mean over prompts in the parameters, (batches, settings, parameters).
+    """
+    # Batches stand where kept responses do.
+    vectors = jnp.moveaxis(problem.coordinates(jnp.moveaxis(gradients, 2, 0)), 0, 2)
+    each = jax.lax.map(problem.batch, gradients.reshape(-1, *gradients.shape[2:]))
+    return vectors, problem.coordinates(problem.true_gradient), each.reshape(*gradients.shape[:2], -1)
 
 
 class Setting(NamedTuple):
@@ -793,16 +809,11 @@ def compare(
     run, options = _groups(settings, n_candidates, per_batch, chunk)
     with jax.enable_x64(True):
         sums = replicates(_batch_of_trials, key, batches, problem, run, options)
-        gradients = sums["gradient"]
-        # Batches stand where kept responses do.
-        vectors = problem.coordinates(np.moveaxis(gradients, 2, 0))
-        parameters = _batches(problem, gradients.reshape(-1, *gradients.shape[2:]))
-        truth = np.asarray(problem.coordinates(problem.true_gradient))
+        vectors, truth, parameters = map(np.asarray, _in_parameters(problem, sums["gradient"]))
         weights = _mode_weights(problem.distribution, problem.prompts)
         if weights is not None:
             weights = np.broadcast_to(np.asarray(weights), (len(truth), weights.shape[-1]))
-        sums["vector"] = np.moveaxis(np.asarray(vectors), 0, 2)
-        sums["batch"] = np.asarray(parameters).reshape(*gradients.shape[:2], 1, -1)
+    sums["vector"], sums["batch"] = vectors, parameters[:, :, None]
     counts = np.full(batches, float(per_batch))
     return [
         _report(
