@@ -3,7 +3,8 @@
 A run draws its prompts, their pools, the network and the test sets from one key, always at the experiment's largest
 sizes, and uses the first of each. So settings (K, N_p, strategy) that are run with the same keys share their random
 numbers, and their differences are sharper than the settings themselves. `padded` settings share one compiled program,
-which masks what a setting does not use; the others compile to their own size, which pays for many replicates.
+whose loss is that of the responses a setting uses; the others compile to their own size, which pays for many
+replicates.
 """
 
 from __future__ import annotations
