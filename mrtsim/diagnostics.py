@@ -434,11 +434,11 @@ class Problem(eqx.Module):
         """
         with jax.enable_x64(True):
             model = in_float64(model)
-            prompts = np.asarray(prompts, np.float64)
+            prompts = jnp.asarray(np.asarray(prompts, np.float64))
             problem = cls(distribution, model, prompts, loss, reward, factored)
             if factored:
                 # Filled up, so that problems of any size share a program.
-                filled = np.pad(prompts, ((0, -len(prompts) % 64), (0, 0)), mode="edge")
+                filled = np.pad(np.asarray(prompts), ((0, -len(prompts) % 64), (0, 0)), mode="edge")
                 linearised = _linearised(model, filled)
                 outputs, grams = jax.tree.map(lambda a: np.asarray(a)[: len(prompts)], linearised)
                 problem = replace(problem, outputs=outputs, factor=_factors(grams))
@@ -571,7 +571,7 @@ def _batches(
 
 @eqx.filter_jit
 def _in_parameters(
-    problem: Problem, gradients: Float[np.ndarray, "batches settings prompts o"]
+    problem: Problem, gradients: Float[Array | np.ndarray, "batches settings prompts o"]
 ) -> tuple[Array, Array, Array]:
     """Coordinates of gradients in the outputs, (batches, settings, prompts, r), and of the true one, (prompts, r).
 
