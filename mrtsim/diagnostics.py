@@ -579,7 +579,7 @@ def _in_parameters(
     """
     # Batches stand where kept responses do.
     vectors = jnp.moveaxis(problem.coordinates(jnp.moveaxis(gradients, 2, 0)), 0, 2)
-    each = jax.lax.map(problem.batch, gradients.reshape(-1, *gradients.shape[2:]))
+    each = _batches(problem, gradients.reshape(-1, *gradients.shape[2:]))
     return vectors, problem.coordinates(problem.true_gradient), each.reshape(*gradients.shape[:2], -1)
 
 

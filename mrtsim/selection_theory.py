@@ -324,8 +324,7 @@ def top_quantile_law(distribution: GaussianModes, prompts: Any, fraction: float,
     """
     if not 0 <= fraction <= 1:
         raise InputError(f"fraction = {fraction} must lie between 0 and 1")
-    with jax.enable_x64(True):
-        centre = np.asarray(jax.jit(distribution.centre)(np.asarray(prompts, np.float64)))
+    centre = _centre(distribution, prompts)
     if fraction == 0:
         ones = np.ones((len(centre), 1))
         return KeptLaw(centre[:, None], np.zeros_like(ones), ones, k, None, finite_weights=False)
@@ -341,10 +340,15 @@ def top_quantile_law(distribution: GaussianModes, prompts: Any, fraction: float,
 
 def exceedance(distribution: GaussianModes, prompts: Any, responses: Any) -> Float[np.ndarray, "prompts q"]:
     """P(R > r(x, y) | x) for the reward -(y - f(x))^2 of `GaussianModes`, by normal CDFs."""
-    with jax.enable_x64(True):
-        centre = np.asarray(jax.jit(distribution.centre)(np.asarray(prompts, np.float64)))
+    centre = _centre(distribution, prompts)
     distance = np.abs(np.asarray(responses, np.float64) - centre[:, None])
     return _exceedance(distribution, _prompt_scales(distribution, prompts), distance)
+
+
+def _centre(distribution: GaussianModes, prompts: Any) -> np.ndarray:
+    """f(x) of each prompt, in float64."""
+    with jax.enable_x64(True):
+        return np.asarray(jax.jit(distribution.centre)(np.asarray(prompts, np.float64)))
 
 
 def _prompt_scales(distribution: GaussianModes, prompts: Any) -> np.ndarray:
@@ -434,8 +438,7 @@ _PARTIAL = _partial_integrals()
 
 
 def _distance_law(distribution: GaussianModes, prompts: Any, n: int, k: int) -> KeptLaw:
-    with jax.enable_x64(True):
-        centre = np.asarray(jax.jit(distribution.centre)(np.asarray(prompts, np.float64)))
+    centre = _centre(distribution, prompts)
     scales = _prompt_scales(distribution, prompts)
     edges = _landmarks(distribution, scales)
     if k == n:
