@@ -40,7 +40,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "grades": ("facility_location",),
     "selection": ("load_plugin", "register_strategy", "select", "strategies"),
     "selection_theory": ("inclusion_probability",),
-    "diagnostics": ("estimator_error", "mode_coverage"),
+    "diagnostics": ("estimator_error", "mode_coverage", "paired_difference"),
     "distributions": ("Categorical", "ClusteredPrompts", "GaussianModes"),
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
@@ -72,6 +72,7 @@ __all__ = [
     "mode_coverage",
     "mrt_gain",
     "optimal_responses",
+    "paired_difference",
     "plan_pilot",
     "read_pilot",
     "register_strategy",
@@ -96,7 +97,7 @@ if TYPE_CHECKING:
         regret_curve,
     )
     from mrtsim.components import Interval, PilotEstimate, estimate_components
-    from mrtsim.diagnostics import estimator_error, mode_coverage
+    from mrtsim.diagnostics import estimator_error, mode_coverage, paired_difference
     from mrtsim.distributions import Categorical, ClusteredPrompts, GaussianModes
     from mrtsim.errors import InputError
     from mrtsim.grades import facility_location

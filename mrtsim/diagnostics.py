@@ -2,7 +2,7 @@
 
 Two ways in. `measure` simulates a strategy on a `Problem` (a distribution, a loss, a model, and prompts), `compare`
 several on the same pools, and `exact` gives what they should find for RKoN and BKoN. `estimator_error`, `mode_coverage`
-and `similarity_k_eff` take arrays: a user's own losses, gradients and modes.
+and `similarity_k_eff` take arrays: a user's own losses, gradients and modes. `paired_difference` tells two apart.
 
 A per-prompt gradient is J(x)^T g(y), with J the Jacobian of the model's few outputs and g the loss's gradient in them.
 So norms, cosines and traces need one small Gram matrix J J^T a prompt, and no gradient is ever stored: what a trial
@@ -13,7 +13,7 @@ Numbers are float64.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -38,11 +38,51 @@ from mrtsim.selection_theory import KeptLaw, KeptMean, bkon_law, rkon_law
 BATCHES = 50  # of trials: standard errors come from leaving one batch out
 
 
-class Measured(NamedTuple):
-    """A number and its standard error over trials, given the prompts."""
+@dataclass(frozen=True)
+class Measured:
+    """A number and its standard error over trials, given the prompts.
+
+    Attributes:
+        value: the estimate.
+        standard_error: by the jackknife over batches of trials; nan for one batch.
+        left_out: the estimate without each batch, (batches,): what `paired_difference` needs.
+    """
 
     value: float
     standard_error: float
+    left_out: np.ndarray = field(repr=False, compare=False)
+
+
+def paired_difference(one: Measured, other: Measured) -> Measured:
+    """one - other, where both were measured on the same trials; the errors they share cancel.
+
+    Strategies that choose from the same pools are correlated, at times negatively, and variants of one (two values of
+    `alpha`) so much that this error is a small part of either's own.
+
+    Args:
+        one, other: of the same batches of trials: from one call of `compare`, from calls of `measure` that differ only
+            in the strategy, its K and its options, or from calls of `estimator_error` and `mode_coverage` on arrays
+            with the same trials.
+
+    Raises:
+        InputError: they have different numbers of batches, so cannot be paired.
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> luck = rng.normal(size=(1000, 5))  # of the trial, common to both
+        >>> first = estimator_error(luck + 0.05 * rng.normal(size=luck.shape), np.zeros(5)).variance
+        >>> second = estimator_error(luck + 0.05 * rng.normal(size=luck.shape), np.zeros(5)).variance
+        >>> gap = paired_difference(first, second)
+        >>> print(f"{np.hypot(first.standard_error, second.standard_error):.3f} {gap.standard_error:.4f}")
+        0.031 0.0023
+    """
+    if one.left_out.shape != other.left_out.shape:
+        raise InputError(
+            f"measured on {len(one.left_out)} and {len(other.left_out)} batches of trials: a paired difference needs "
+            "the same trials, as from one call of compare"
+        )
+    return _jackknife(np.concatenate([[one.value - other.value], one.left_out - other.left_out]))
 
 
 @dataclass(frozen=True)
@@ -303,7 +343,7 @@ def _jackknife(values: np.ndarray, *, correct: bool = False) -> Measured:
     whole, rest = float(values[0]), values[1:]
     b = len(rest)
     error = float(np.sqrt((b - 1) / b * np.square(rest - rest.mean()).sum())) if b > 1 else float("nan")
-    return Measured(b * whole - (b - 1) * float(rest.mean()) if correct and b > 1 else whole, error)
+    return Measured(b * whole - (b - 1) * float(rest.mean()) if correct and b > 1 else whole, error, rest)
 
 
 def _moments(counts: np.ndarray, sums: _Sums) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -26,6 +26,7 @@ from mrtsim.diagnostics import (
     gradient_cosines,
     measure,
     mode_coverage,
+    paired_difference,
     response_similarity,
     similarity_k_eff,
 )
@@ -89,11 +90,46 @@ def test_standard_errors_are_those_of_repetition():
         for _ in range(400)
     ]
     for name, expected in (("bias_squared", 1.44), ("variance", 1.0), ("emse", 2.44)):
-        found = np.array([getattr(r, name) for r in reports])
-        spread = found[:, 0].std(ddof=1)
-        assert abs(found[:, 0].mean() - expected) < 4 * spread / 20
-        # 400 repetitions give a standard deviation to 5 %; each jackknife has 13 % of noise of its own.
-        assert np.sqrt(np.mean(found[:, 1] ** 2)) == pytest.approx(spread, rel=0.2)
+        _errors_are_those_of_repetition([getattr(r, name) for r in reports], expected)
+
+
+def _errors_are_those_of_repetition(found, expected):
+    """`found` are the estimates of 400 repetitions."""
+    spread = np.std([m.value for m in found], ddof=1)
+    assert abs(np.mean([m.value for m in found]) - expected) < 4 * spread / 20
+    # 400 repetitions give a standard deviation to 5 %; each jackknife has 13 % of noise of its own.
+    assert np.sqrt(np.mean([m.standard_error**2 for m in found])) == pytest.approx(spread, rel=0.2)
+    return spread
+
+
+@pytest.mark.parametrize(("shifts", "sign", "least", "most"), [((0.5, 0.2), 1, 0, 0.6), ((3, 2), -1, 1.1, 2)])
+def test_paired_differences_know_what_the_two_share(shifts, sign, least, most):
+    """Two that share draws differ by less than two of their own would, and two that mirror them by more."""
+    rng = np.random.default_rng(0)
+    gaps, apart = [], []
+    for _ in range(400):
+        common = rng.standard_exponential((150, 3)) - 1
+        one, other = (
+            estimator_error(shift + part * common + 0.3 * rng.normal(size=(150, 3)), np.zeros(3), batches=30)
+            for shift, part in zip(shifts, (1, sign), strict=True)
+        )
+        gaps.append(paired_difference(one.emse, other.emse))
+        apart.append(np.hypot(one.emse.standard_error, other.emse.standard_error))
+    spread = _errors_are_those_of_repetition(gaps, shifts[0] ** 2 - shifts[1] ** 2)
+    assert least < spread / np.sqrt(np.mean(np.square(apart))) < most
+
+
+def test_a_paired_difference_is_antisymmetric_and_nothing_with_itself():
+    rng = np.random.default_rng(1)
+    one, other = (estimator_error(rng.normal(size=(60, 2)), np.zeros(2)).emse for _ in range(2))
+    gap, back = paired_difference(one, other), paired_difference(other, one)
+    assert gap.value == -back.value == one.value - other.value
+    assert gap.standard_error == back.standard_error > 0
+    assert paired_difference(one, one).standard_error == 0
+    assert len(gap.left_out) == 50
+    fewer = estimator_error(rng.normal(size=(60, 2)), np.zeros(2), batches=20).emse
+    with pytest.raises(InputError, match="50 and 20 batches"):
+        paired_difference(one, fewer)
 
 
 def test_gradients_are_measured_in_norms_and_cosines():
@@ -241,6 +277,7 @@ def test_settings_compared_are_settings_measured(problem):
     shared = {"n_candidates": 8, "trials": 200, "key": jax.random.key(4)}
     reports = compare(problem, settings, **shared)
     assert reports[1].loss.emse == reports[5].loss.emse
+    assert paired_difference(reports[1].loss.emse, reports[5].loss.emse).standard_error == 0
     for (name, k, options), together in zip(settings, reports, strict=True):
         alone = measure(problem, name, k=k, options=options, **shared)
         assert (together.strategy, together.k) == (name, k)
@@ -297,9 +334,10 @@ def test_losses_that_are_not_factored_agree(prompts, problem):
     one, two = (measure(p, "bkon", **settings) for p in (problem, other))
     for quantity in ("loss", "gradient", "batch_gradient"):
         a, b = getattr(one, quantity), getattr(two, quantity)
-        np.testing.assert_allclose(a.bias_squared, b.bias_squared, rtol=1e-6)
-        np.testing.assert_allclose(a.variance, b.variance, rtol=1e-6)
-    np.testing.assert_allclose(one.gradient.cosine_of_draws, two.gradient.cosine_of_draws, rtol=1e-6)
+        for x, y in ((a.bias_squared, b.bias_squared), (a.variance, b.variance)):
+            np.testing.assert_allclose([x.value, x.standard_error], [y.value, y.standard_error], rtol=1e-6)
+    a, b = one.gradient.cosine_of_draws, two.gradient.cosine_of_draws
+    np.testing.assert_allclose([a.value, a.standard_error], [b.value, b.standard_error], rtol=1e-6)
 
 
 def test_a_weight_penalty_needs_the_parameters(prompts):
