@@ -71,12 +71,14 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
             "share": found["coverage"]["share"],
         }
     rng = np.random.default_rng(np.asarray(jax.random.key_data(rank_key)))
+    pairs["gap"] = pairs["same_mode"] - pairs["cross_mode"]
     filled = pairs["count"].sum(0) > 0
     each = _each(pairs)[:, filled]
     middle = (np.arange(config.bins) + 0.5) / config.bins
     return {
         "pairs": {
-            name: _interval(pairs[name]) for name in ("pearson", "same_mode", "cross_mode", "within_mode")
+            name: _interval(pairs[name])
+            for name in ("pearson", "same_mode", "cross_mode", "gap", "within_mode")
         },
         "bins": {
             "similarity": middle[filled].tolist(),
@@ -133,11 +135,19 @@ def _interval(values: np.ndarray) -> dict[str, float]:
 
 
 def _rank(table: dict[str, dict[str, Any]], k: str, draws: int, rng: np.random.Generator) -> dict[str, float]:
-    """Kendall's tau over strategies between score and measured K_eff; the interval redraws both from their errors."""
+    """Kendall's tau over strategies between score and measured K_eff, with an interval over trials.
+
+    Both are redrawn from their joint normal law: the strategies chose from the same pools.
+    """
+    entries = [entry[k] for entry in table.values()]
+    batches = len(entries[0]["score"]["left_out"])
+    shared = rng.standard_normal((draws, batches)) * np.sqrt((batches - 1) / batches)
     signs = []
     for name in ("score", "k_eff"):
-        value, error = ([entry[k][name][part] for entry in table.values()] for part in ("value", "error"))
-        redrawn = np.asarray(value) + np.asarray(error) * rng.standard_normal((draws, len(value)))
+        value, left_out = (
+            np.array([entry[name][part] for entry in entries]) for part in ("value", "left_out")
+        )
+        redrawn = value + shared @ (left_out - left_out.mean(1, keepdims=True)).T
         i, j = np.triu_indices(len(value), 1)
         signs.append(np.sign(redrawn[:, i] - redrawn[:, j]))
     one, other = signs
@@ -153,10 +163,6 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
         name: Estimate.from_standard_error(e["value"], e["error"]) for name, e in result["pairs"].items()
     }
     spread = result["pairs"]["pearson"]
-    gap = Estimate.from_standard_error(
-        pairs["same_mode"].value - pairs["cross_mode"].value,
-        float(np.hypot(result["pairs"]["same_mode"]["error"], result["pairs"]["cross_mode"]["error"])),
-    )
     found = [
         Prediction(
             10,
@@ -169,8 +175,8 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
         Prediction(
             10,
             "gradients agree more within a mode than across modes (difference of mean cosines)",
-            gap,
-            greater(gap, 0.0),
+            pairs["gap"],
+            greater(pairs["gap"], 0.0),
             reported["same_mode_cosine"] - reported["cross_mode_cosine"],
             note=f"within {pairs['same_mode'].value:.2f}, across {pairs['cross_mode'].value:.2f}",
         ),

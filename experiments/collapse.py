@@ -14,12 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
+from scipy import stats
 from scipy.stats import qmc
 from tqdm import tqdm
 
+from experiments.intervals import LEVEL
 from experiments.predictions import Estimate, Prediction, agrees, greater, less
 from mrtsim.diagnostics import response_similarity
 from mrtsim.distributions import GaussianModes, hermite
+from mrtsim.errors import InputError
 from mrtsim.learners import MDN
 from mrtsim.losses import mixture_nll
 from mrtsim.montecarlo import subkeys
@@ -48,6 +51,16 @@ class Config:
     points: int = 128
     randomisations: int = 8
 
+    def __post_init__(self):
+        if self.replicates * self.n_prompts[0] < 3 * self.n_prompts[-1]:
+            least = -(-3 * self.n_prompts[-1] // self.n_prompts[0])
+            raise InputError(
+                f"replicates = {self.replicates} make fewer than 3 training sets of {self.n_prompts[-1]} prompts: "
+                f"use at least {least}"
+            )
+        if "rkon" not in self.strategies:
+            raise InputError("strategies must contain rkon: the others are compared with it")
+
 
 PRESETS = {
     "quick": Config(replicates=4000, n_prompts=(10, 100, 1000), points=32, grid_candidates=(8, 32, 128)),
@@ -70,10 +83,17 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         grid = [{"n": n, "k": k, **exact(n, k)} for n, k in bar]
         known = {"rkon": exact(config.k, config.k), "bkon": exact(config.n_candidates, config.k)}
         fn = partial(_training_set, config.n_prompts[0], config.n_candidates, config.k)
-        measured = {
+        found = {
             name: _measure(sweep, name, partial(fn, name), trial_key, model, config)
             for name in config.strategies
         }
+    measured = {
+        name: [
+            row | {"above_rkon_error": _mean_error(own - rkon)}
+            for (row, own), (_, rkon) in zip(rows, found["rkon"], strict=True)
+        ]
+        for name, rows in found.items()
+    }
     return {
         "n_candidates": config.n_candidates,
         "k": config.k,
@@ -161,8 +181,11 @@ def _training_set(
 
 def _measure(
     sweep: Any, name: str, fn: Any, key: PRNGKeyArray, model: MDN, config: Config
-) -> list[dict[str, Any]]:
-    """Bias, variance and EMSE of the mean loss over training sets of each size, each from prompts of its own."""
+) -> list[tuple[dict[str, Any], np.ndarray]]:
+    """Bias, variance and EMSE of the mean loss over training sets of each size, each from prompts of its own.
+
+    Beside each row what every set adds to the EMSE, (sets,): with the same key strategies have the same sets.
+    """
     rows = []
     for size in config.n_prompts:
         merge = size // config.n_prompts[0]
@@ -171,22 +194,30 @@ def _measure(
         loss, error = (found[part].reshape(-1, merge).mean(1) for part in ("loss", "error"))
         count = len(loss)
         # The bias prompt by prompt, which V_x does not enter: the interval is narrow.
-        bias, bias_error = float(error.mean()), float(error.std(ddof=1) / np.sqrt(count))
-        variance = float(loss.var(ddof=1))
-        fourth = float(np.mean((loss - loss.mean()) ** 4))
-        variance_error = np.sqrt(max(fourth - variance**2 * (count - 3) / (count - 1), 0.0) / count)
+        bias, bias_error = float(error.mean()), _mean_error(error)
+        squares = (loss - loss.mean()) ** 2
+        variance = float(squares.sum() / (count - 1))
+        # By the jackknife; the constants cancel.
+        influence = 2 * bias * error + count / (count - 2) * squares
         rows.append(
-            {
-                "n_prompts": size,
-                "sets": count,
-                "bias": bias,
-                "bias_error": bias_error,
-                "variance": variance,
-                "emse": bias**2 - bias_error**2 + variance,
-                "emse_error": float(np.hypot(2 * bias * bias_error, variance_error)),
-            }
+            (
+                {
+                    "n_prompts": size,
+                    "sets": count,
+                    "bias": bias,
+                    "bias_error": bias_error,
+                    "variance": variance,
+                    "emse": bias**2 - bias_error**2 + variance,
+                    "emse_error": _mean_error(influence),
+                },
+                influence,
+            )
         )
     return rows
+
+
+def _mean_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def predictions(result: dict[str, Any]) -> list[Prediction]:
@@ -212,7 +243,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
         )
     )
     emse = {name: Estimate.from_standard_error(row["emse"], row["emse_error"]) for name, row in last.items()}
-    gap = _gap(last["bkon"], last["rkon"])
+    gap = _above(last["bkon"], last["rkon"])
     found.append(
         Prediction(
             7,
@@ -259,7 +290,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
     )
     others = [name for name in emse if name != "rkon"]
     best = min(others, key=lambda name: emse[name].value)
-    ahead = _gap(last[best], last["rkon"])
+    ahead = _above(last[best], last["rkon"])
     found.append(
         Prediction(
             6,
@@ -270,7 +301,8 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
         )
     )
     if "dkon" in first:
-        few = _gap(first["rkon"], first["dkon"])
+        above = _above(first["dkon"], first["rkon"])
+        few = Estimate(-above.value, -above.high, -above.low)
         found.append(
             Prediction(
                 9,
@@ -298,10 +330,10 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
     return found
 
 
-def _gap(larger: dict[str, Any], smaller: dict[str, Any]) -> Estimate:
-    return Estimate.from_standard_error(
-        larger["emse"] - smaller["emse"], float(np.hypot(larger["emse_error"], smaller["emse_error"]))
-    )
+def _above(row: dict[str, Any], rkon: dict[str, Any]) -> Estimate:
+    """By how much the EMSE is above RKoN's on the same training sets."""
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, row["sets"] - 1))
+    return Estimate.from_standard_error(row["emse"] - rkon["emse"], row["above_rkon_error"], quantile)
 
 
 def _absolute(e: Estimate) -> Estimate:

@@ -75,13 +75,16 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         # One network at a time: its gradients at the nodes are what takes memory.
         (problem,) = problems(jax.random.fold_in(map_key, index), 1, config.n_prompts)
         cosines.append(_cosines(problem, laws))
-    summaries = iter(_summary(values) for values in np.stack(cosines, axis=1))
+    by_law = np.stack(cosines, axis=1)
+    summaries = iter(_summary(values) for values in by_law)
+    negative = by_law[[0, 1 + len(sizes)], :, 0] < 0  # here, and under the likelihood
     return {
         "n_candidates": config.n_candidates,
         "k": config.k,
         "here": next(summaries),
         "sizes": [{"n": n, "k": k, **next(summaries)} for n, k in sizes],
         "likelihood": next(summaries),
+        "negative_under_both": int(negative.all(0).sum()),
         "agreements": [{"n": n, "agreement": a, **next(summaries)} for n, a in dials],
         "training": {name: _training(config, name, data_key, sweep) for name in ("rkon", "bkon")},
     }
@@ -219,7 +222,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
     mean = Estimate.from_standard_error(here["value"], here["error"])
     each = Estimate.from_standard_error(here["per_prompt"], here["per_prompt_error"])
     other = _share(result["likelihood"]["negative"], result["likelihood"]["networks"])
-    drop = _difference(share, other)
+    drop = _difference(share, other, result["negative_under_both"] / here["networks"], here["networks"])
     found = [
         Prediction(
             8,
@@ -280,9 +283,23 @@ def _share(count: int, total: int) -> Estimate:
     return Estimate(count / total, float(interval.low), float(interval.high))
 
 
-def _difference(one: Estimate, other: Estimate) -> Estimate:
-    """Of two proportions, from their own intervals (Newcombe 1998, method 10)."""
-    low = np.hypot(one.value - one.low, other.high - other.value)
-    high = np.hypot(one.high - one.value, other.value - other.low)
+def _difference(one: Estimate, other: Estimate, both: float, n: int) -> Estimate:
+    """Of two proportions of the same n, from their own intervals and the share of both (Newcombe 1998, paired).
+
+    R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data,
+    Statistics in Medicine 17, method 10: the correlation phi of the two, with a continuity correction.
+    """
+    excess = both - one.value * other.value  # e h - f g of the 2 x 2 table, over n^2
+    excess = max(excess - 1 / (2 * n), 0.0) if excess > 0 else excess
+    spread = np.sqrt(one.value * (1 - one.value) * other.value * (1 - other.value))
+    phi = excess / spread if spread > 0 else 0.0
+
+    def side(first: float, second: float) -> float:
+        return float(np.sqrt(first**2 - 2 * phi * first * second + second**2))
+
     gap = one.value - other.value
-    return Estimate(gap, gap - float(low), gap + float(high))
+    return Estimate(
+        gap,
+        gap - side(one.value - one.low, other.high - other.value),
+        gap + side(one.high - one.value, other.value - other.low),
+    )

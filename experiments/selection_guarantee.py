@@ -24,11 +24,10 @@ from scipy import stats
 
 from experiments import intervals
 from experiments.predictions import Estimate, Prediction, less, published
+from experiments.untrained import problems
 from mrtsim import diagnostics, grades
 from mrtsim.distributions import GaussianModes
 from mrtsim.errors import InputError
-from mrtsim.learners import MDN
-from mrtsim.losses import mdn_nll
 from mrtsim.montecarlo import subkeys
 from mrtsim.selection import Pool, strategies
 
@@ -167,17 +166,13 @@ def _guarantee(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, 
 
 
 def _trade(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, Any]]:
-    distribution = GaussianModes()
+    model_key, trial_key = subkeys(key)
     settings = [
         *(diagnostics.Setting("dbkon", k, {"alpha": a}) for k in config.responses for a in config.alphas),
         *(diagnostics.Setting("filtered-max-min", k) for k in config.responses),
     ]
     found: dict[tuple[str, float | None, int], list[dict[str, float]]] = {}
-    for network in range(config.networks):
-        prompt_key, model_key, trial_key = subkeys(jax.random.fold_in(key, network), 3)
-        problem = diagnostics.Problem.of(
-            distribution, mdn_nll, MDN(model_key), distribution.sample_prompts(prompt_key, config.n_prompts)
-        )
+    for network, problem in enumerate(problems(model_key, config.networks, config.n_prompts)):
         for k in config.responses:
             for name in ("rkon", "bkon"):
                 exact = diagnostics.exact(problem, name, n_candidates=config.n_candidates, k=k)
@@ -193,7 +188,7 @@ def _trade(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, Any]
             settings,
             n_candidates=config.n_candidates,
             trials=config.trials,
-            key=trial_key,
+            key=jax.random.fold_in(trial_key, network),
             replicates=partial(sweep.replicates, f"trade/{network}"),
         )
         for (name, k, options), report in zip(settings, reports, strict=True):

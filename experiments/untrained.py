@@ -8,7 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import stats
 
+from experiments.intervals import LEVEL
 from experiments.predictions import Estimate
 from mrtsim.diagnostics import (
     ErrorReport,
@@ -18,6 +20,7 @@ from mrtsim.diagnostics import (
     Setting,
     StrategyReport,
     compare,
+    paired_difference,
 )
 from mrtsim.distributions import GaussianModes
 from mrtsim.learners import MDN
@@ -66,7 +69,7 @@ def compare_all(
 
 
 def average(reports: Sequence[StrategyReport]) -> dict[str, Any]:
-    """Means over models, as JSON, with their standard errors over trials and the value of each model."""
+    """Means over models, as JSON: their standard errors over trials, values without each batch, those of each model."""
     result: dict[str, Any] = {
         name: _errors([getattr(r, name) for r in reports]) for name in ("loss", "gradient", "batch_gradient")
     }
@@ -114,10 +117,15 @@ def over_models(entry: Mapping[str, Any]) -> Estimate:
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> Estimate:
-    """one - other over trials. Strategies share pools, so this interval, which takes them as independent, is wide."""
+    """one - other over trials, of settings that chose from the same pools: the interval is of paired trials."""
+    gap = paired_difference(*(_measured(entry) for entry in (one, other)))
     return Estimate.from_standard_error(
-        one["value"] - other["value"], float(np.hypot(one["error"], other["error"]))
+        gap.value, gap.standard_error, float(stats.t.ppf((1 + LEVEL) / 2, len(gap.left_out) - 1))
     )
+
+
+def _measured(entry: Mapping[str, Any]) -> Measured:
+    return Measured(entry["value"], entry["error"], np.asarray(entry["left_out"]))
 
 
 def _errors(reports: Sequence[ErrorReport]) -> dict[str, Any]:
@@ -128,8 +136,13 @@ def _errors(reports: Sequence[ErrorReport]) -> dict[str, Any]:
 
 
 def _mean(measured: Sequence[Measured | None]) -> dict[str, Any]:
-    values, errors = np.array(measured, np.float64).T
-    return _known(values) | {"error": float(np.sqrt(np.square(errors).sum()) / len(errors))}
+    found = [m for m in measured if m is not None]
+    errors = np.array([m.standard_error for m in found])
+    return _known([m.value for m in found]) | {
+        "error": float(np.sqrt(np.square(errors).sum()) / len(errors)),
+        # Trials of different models are independent: leaving the same batch out of all is as good as any other.
+        "left_out": np.mean([m.left_out for m in found], axis=0).tolist(),
+    }
 
 
 def _known(values: Any) -> dict[str, Any]:

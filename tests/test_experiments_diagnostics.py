@@ -9,11 +9,14 @@ import json
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import kendalltau
 
-from experiments import bridge
+from experiments import bridge, collapse, misalignment, untrained
 from experiments.predictions import Outcome
 from experiments.store import InMemory, to_json
+from mrtsim.diagnostics import estimator_error
+from mrtsim.errors import InputError
 
 SMALL = {
     "emse": {"replicates": 60, "models": 2, "n_prompts": 8, "pipelines": 200},
@@ -124,12 +127,50 @@ def test_bridge_finds_the_two_levels_of_similarity(results):
 def test_the_rank_correlation_is_kendalls_tau_b():
     exact = {"score": [1.0, 1.2, 1.2, 1.5, 0.9], "k_eff": [2.0, 1.0, 3.0, 3.0, 1.0]}  # with ties
     table = {
-        i: {"4": {name: {"value": values[i], "error": 0.0} for name, values in exact.items()}}
+        i: {"4": {name: {"value": values[i], "left_out": [values[i]] * 6} for name, values in exact.items()}}
         for i in range(5)
     }
     found = bridge._rank(table, "4", 3, np.random.default_rng(0))
     assert found["value"] == pytest.approx(kendalltau(*exact.values()).statistic, rel=1e-12)
     assert found["low"] == found["high"] == pytest.approx(found["value"])
+
+
+@pytest.mark.parametrize(("shared", "settled"), [(True, True), (False, False)])
+def test_the_rank_correlation_knows_what_strategies_share(shared, settled):
+    """Errors far larger than the gaps between strategies, but common to all of them, leave the order alone."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=50)
+    left_out = lambda: common if shared else rng.normal(size=50)  # noqa: E731
+    table = {
+        i: {"4": {name: {"value": 0.1 * i, "left_out": 0.1 * i + left_out()} for name in ("score", "k_eff")}}
+        for i in range(5)
+    }
+    found = bridge._rank(table, "4", 500, np.random.default_rng(1))
+    assert (found["low"] == found["high"] == 1.0) == settled
+
+
+def test_differences_over_models_have_the_error_of_repetition():
+    """Two settings on the same trials of three models: the interval of their difference covers as it says."""
+    rng = np.random.default_rng(0)
+    gaps, errors = [], []
+    for _ in range(300):
+        reports = []
+        for scale in (0.5, 1.0, 2.0):
+            common = rng.standard_exponential((100, 2))
+            reports.append(
+                [
+                    estimator_error(scale * (common + rng.normal(0, 0.2, (100, 2))), np.zeros(2)).variance
+                    for _ in range(2)
+                ]
+            )
+        one, other = (untrained._mean(column) for column in zip(*reports, strict=True))
+        gap = untrained.difference(one, other)
+        gaps.append(gap.value)
+        errors.append((gap.high - gap.value) / stats.t.ppf(0.975, 49))
+    assert abs(np.mean(gaps)) < 4 * np.std(gaps) / np.sqrt(300)
+    # 300 repetitions tell the spread to 4 %, and each error has the noise of 50 heavy-tailed batches.
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(gaps, ddof=1), rel=0.15)
+    assert np.std(gaps) < 0.5 * np.hypot(one["error"], other["error"])
 
 
 def test_collapse_is_not_cured_by_data(results):
@@ -152,6 +193,57 @@ def test_collapse_is_not_cured_by_data(results):
     assert everything["bias"] == pytest.approx(0.0, abs=1e-12)
     assert everything["kl"] == pytest.approx(0.0, abs=1e-9)
     assert max(row["kl"] for row in result["grid"]) < 1.0987
+
+
+def test_the_emse_above_rkons_has_the_error_of_repetition():
+    """Skewed losses of 400 times 20 training sets, which two strategies share but for a part."""
+
+    class Sets:
+        def replicates(self, name, fn, key, n, model):
+            shared, own = jax.random.exponential(jax.random.fold_in(key, 0), (2, n))
+            error = shared + (0.3 * own if name.startswith("dkon") else 0.1)
+            return {"loss": np.asarray(error + own), "error": np.asarray(error)}
+
+    config = collapse.Config(n_prompts=(10, 20), replicates=40)
+    measured = {
+        name: [collapse._measure(Sets(), name, None, jax.random.key(i), None, config)[1] for i in range(400)]
+        for name in ("dkon", "rkon")
+    }
+    pairs = list(zip(measured["dkon"], measured["rkon"], strict=True))
+    assert pairs[0][0][0]["sets"] == 20
+    gaps = np.array([one["emse"] - other["emse"] for (one, _), (other, _) in pairs])
+    errors = np.array([collapse._mean_error(own - others) for (_, own), (_, others) in pairs])
+    alone = np.array([one["emse_error"] for (one, _), _ in pairs])
+    # 400 repetitions tell a spread to 7 % where tails are as heavy; the jackknife of 20 sets is a little wide.
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(gaps.std(ddof=1), rel=0.2)
+    assert gaps.std() < 0.8 * np.sqrt(np.mean(alone**2))
+
+
+def test_too_few_training_sets_are_refused():
+    with pytest.raises(InputError, match="use at least 300"):
+        collapse.Config(n_prompts=(10, 1000), replicates=299)
+    with pytest.raises(InputError, match="contain rkon"):
+        collapse.Config(strategies=("bkon",))
+
+
+@pytest.mark.parametrize("table", [(0.3, 0.1, 0.2, 0.4), (0.05, 0.1, 0.3, 0.55), (0.0, 0.5, 0.1, 0.4)])
+def test_paired_shares_differ_within_their_interval_by_enumeration(table):
+    """Coverage over every 2 x 2 table of 30 networks, with the probabilities of both, one, the other, and neither."""
+    n, truth = 30, table[1] - table[2]
+    covered = total = 0.0
+    for both in range(n + 1):
+        for one in range(n + 1 - both):
+            for other in range(n + 1 - both - one):
+                counts = (both, one, other, n - both - one - other)
+                chance = stats.multinomial.pmf(counts, n, table)
+                if chance < 1e-9:
+                    continue
+                shares = (misalignment._share(both + part, n) for part in (one, other))
+                found = misalignment._difference(*shares, both / n, n)
+                covered += chance * (found.low <= truth <= found.high)
+                total += chance
+    assert total == pytest.approx(1.0, abs=1e-5)
+    assert 0.93 < covered < 0.985
 
 
 def test_misalignment_is_exact_where_it_is_known(results):
