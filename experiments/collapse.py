@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
-from scipy import stats
 from scipy.stats import qmc
 from tqdm import tqdm
 
-from experiments.intervals import LEVEL
+from experiments.intervals import t_quantile
 from experiments.predictions import Estimate, Prediction, agrees, greater, less
 from mrtsim.diagnostics import response_similarity
 from mrtsim.distributions import GaussianModes, hermite
@@ -332,8 +331,8 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
 
 def _above(row: dict[str, Any], rkon: dict[str, Any]) -> Estimate:
     """By how much the EMSE is above RKoN's on the same training sets."""
-    quantile = float(stats.t.ppf((1 + LEVEL) / 2, row["sets"] - 1))
-    return Estimate.from_standard_error(row["emse"] - rkon["emse"], row["above_rkon_error"], quantile)
+    gap = row["emse"] - rkon["emse"]
+    return Estimate.from_standard_error(gap, row["above_rkon_error"], t_quantile(row["sets"]))
 
 
 def _absolute(e: Estimate) -> Estimate:

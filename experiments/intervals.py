@@ -18,11 +18,16 @@ RESAMPLES = 2_000
 _CHUNK = 2**20  # numbers resampled at once
 
 
+def t_quantile(n: int) -> float:
+    """Half the width of an interval from n independent values, in standard errors."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+
+
 def mean(values: np.ndarray) -> dict[str, float]:
     """Mean of (replicates,) with its t interval."""
     values = np.asarray(values, float)
     error = float(values.std(ddof=1) / np.sqrt(len(values)))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error
+    half = t_quantile(len(values)) * error
     centre = float(values.mean())
     return {"value": centre, "low": centre - half, "high": centre + half}
 

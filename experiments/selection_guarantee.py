@@ -223,7 +223,7 @@ def _ratio(values: np.ndarray, base: np.ndarray) -> dict[str, float]:
     ratio = float(values.sum() / base.sum())
     without = (values.sum() - values) / (base.sum() - base)
     error = float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
-    half = float(stats.t.ppf((1 + intervals.LEVEL) / 2, n - 1)) * error
+    half = intervals.t_quantile(n) * error
     return {"value": ratio, "low": ratio - half, "high": ratio + half}
 
 

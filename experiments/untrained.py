@@ -8,9 +8,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import stats
 
-from experiments.intervals import LEVEL
+from experiments.intervals import t_quantile
 from experiments.predictions import Estimate
 from mrtsim.diagnostics import (
     ErrorReport,
@@ -119,9 +118,7 @@ def over_models(entry: Mapping[str, Any]) -> Estimate:
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> Estimate:
     """one - other over trials, of settings that chose from the same pools: the interval is of paired trials."""
     gap = paired_difference(*(_measured(entry) for entry in (one, other)))
-    return Estimate.from_standard_error(
-        gap.value, gap.standard_error, float(stats.t.ppf((1 + LEVEL) / 2, len(gap.left_out) - 1))
-    )
+    return Estimate.from_standard_error(gap.value, gap.standard_error, t_quantile(len(gap.left_out)))
 
 
 def _measured(entry: Mapping[str, Any]) -> Measured:
