@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from benchmarks.calibration import gigaflops
-from mrtsim.diagnostics import Problem, exact, measure
-from mrtsim.distributions import GaussianModes
-from mrtsim.learners import MDN
+from experiments.harness.calibration import gigaflops
+from mrtsim.diagnostics.simulate import Problem, exact, measure
+from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import mdn_nll
+from mrtsim.models import MDN
 
 TRIALS, PROMPTS, N, K = 200, 30, 32, 4
 STRATEGIES = ("rkon", "bkon", "filtered-max-min")

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.calibration import gigaflops
-from mrtsim.distributions import GaussianModes
-from mrtsim.learners import MLP
+from experiments.harness.calibration import gigaflops
+from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import squared_loss
+from mrtsim.models import MLP
 from mrtsim.montecarlo import moments, replicate, usable_cores
 
 KEY = jax.random.key(0)

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from mrtsim import estimate_components
-from mrtsim.io import read_pilot
+from mrtsim.tables.pilots import read_pilot
 
 PROMPTS, ROWS = 1_000_000, 10_000_000
 PILOT = [sys.executable, "-c", "import sys; from mrtsim.cli import main; sys.exit(main())", "pilot"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mrtsim as mrt
-from benchmarks.calibration import gigaflops
+from experiments.harness.calibration import gigaflops
 
 PROMPTS, CANDIDATES, FEATURES, K = 8192, 32, 384, 8
 EMBEDDINGS = np.random.default_rng(0).normal(size=(PROMPTS * CANDIDATES * FEATURES,)).astype(np.float32)

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.calibration import gigaflops
 from experiments import tokens
+from experiments.harness.calibration import gigaflops
+from experiments.shared.training import Recipe, fit
+from experiments.shared.transformer import Transformer, next_token_nll
 from mrtsim.montecarlo import prepare, replicate
-from mrtsim.training import Recipe, fit
-from mrtsim.transformer import Transformer, next_token_nll
 
 STEPS, BATCH, LENGTH = 60, 64, 11
 PAPER_STEPS = 3 * 4 * 5 * 600  # strategies x K x repeats x steps

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.calibration import gigaflops
 from experiments import budget, distributional, lottery
-from experiments.mdn_training import TOY, Sample, Shape, keep, train
-from experiments.store import InMemory
+from experiments.harness.calibration import gigaflops
+from experiments.harness.store import InMemory
+from experiments.shared.mdn_training import TOY, Sample, Shape, keep, train
 from mrtsim.losses import mdn_nll
 from mrtsim.montecarlo import replicate
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.calibration import gigaflops
+from experiments.harness.calibration import gigaflops
 from experiments.variance import Config, mean_losses, reference_network
-from mrtsim.decomposition import decompose
-from mrtsim.distributions import GaussianModes
+from mrtsim.distributions.exact_components import decompose
+from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import squared_loss
 from mrtsim.montecarlo import replicate, usable_cores
 

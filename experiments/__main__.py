@@ -90,8 +90,8 @@ def _run(args: argparse.Namespace) -> None:
 
     import jax
 
-    from experiments import store
-    from mrtsim.cache import enable_compilation_cache
+    from experiments.harness import store
+    from experiments.harness.compilation_cache import enable_compilation_cache
 
     # Tracing makes many objects that live long: looking through them again and again takes a twentieth of a run.
     gc.freeze()
@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "run":
             _run(args)
         else:
-            from experiments import report
+            from experiments.harness import report
 
             page, gallery, comparison = report.write(args.preset, args.out)
             print(f"wrote {page} and {gallery}")

@@ -19,13 +19,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from experiments import intervals
-from experiments.mdn_training import RULE, TOY, judge, sobol_prompts, true_nll
-from experiments.predictions import Estimate, Prediction, greater, less, near
+from experiments.harness import intervals
+from experiments.harness.statements import Estimate, Prediction, greater, less, near
+from experiments.shared.mdn_training import RULE, TOY, judge, sobol_prompts, true_nll
+from experiments.shared.training import Recipe, fit
 from mrtsim.errors import InputError
-from mrtsim.learners import MDN, Mixture
 from mrtsim.losses import mdn_nll, mixture_nll
-from mrtsim.training import Recipe, fit
+from mrtsim.models import MDN, Mixture
 
 CLAIMS = (2, 4)
 ONLINE = Recipe(steps=600, validate_every=25)

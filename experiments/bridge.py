@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from experiments.predictions import Estimate, Prediction, greater, published
-from experiments.untrained import STRATEGIES, compare_all, difference, problems
-from mrtsim.diagnostics import Setting, gradient_cosines, response_similarity
-from mrtsim.distributions import GaussianModes
-from mrtsim.learners import MDN
+from experiments.harness.statements import Estimate, Prediction, greater, published
+from experiments.shared.untrained_network import STRATEGIES, compare_all, difference, problems
+from mrtsim.diagnostics.simulate import Setting, gradient_cosines, response_similarity
+from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import mdn_nll
+from mrtsim.models import MDN
 from mrtsim.montecarlo import subkeys
 
 CLAIMS = (10,)

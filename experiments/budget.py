@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from experiments import intervals
-from experiments.mdn_training import (
+from experiments.harness import intervals
+from experiments.harness.statements import Estimate, Prediction, greater, less, near, published
+from experiments.shared.mdn_training import (
     PAPER,
     RECIPES,
     Shape,
@@ -25,11 +26,10 @@ from experiments.mdn_training import (
     true_nll,
     untrained_law,
 )
-from experiments.predictions import Estimate, Prediction, greater, less, near, published
-from mrtsim.allocation import Cost
+from experiments.shared.training import Recipe
 from mrtsim.errors import InputError
 from mrtsim.montecarlo import subkeys
-from mrtsim.training import Recipe
+from mrtsim.plan.allocate import Cost
 
 CLAIMS = (4, 6)
 NEAR = 2.0  # "near K*" is within this factor

@@ -17,16 +17,16 @@ from jaxtyping import Array, PRNGKeyArray
 from scipy.stats import qmc
 from tqdm import tqdm
 
-from experiments.intervals import t_quantile
-from experiments.predictions import Estimate, Prediction, agrees, greater, less
-from mrtsim.diagnostics import response_similarity
-from mrtsim.distributions import GaussianModes, hermite
+from experiments.harness.intervals import t_quantile
+from experiments.harness.statements import Estimate, Prediction, agrees, greater, less
+from mrtsim.diagnostics.simulate import response_similarity
+from mrtsim.distributions.gaussian_modes import GaussianModes, hermite
 from mrtsim.errors import InputError
-from mrtsim.learners import MDN
 from mrtsim.losses import mixture_nll
+from mrtsim.models import MDN
 from mrtsim.montecarlo import subkeys
-from mrtsim.selection import Pool, strategy
-from mrtsim.selection_theory import bkon_law, rkon_law
+from mrtsim.selection.exact_laws import bkon_law, rkon_law
+from mrtsim.selection.select import Pool, strategy
 
 CLAIMS = (6, 7, 9)
 _TOY = GaussianModes()

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from scipy import special
 from tqdm import tqdm
 
-from experiments.predictions import Prediction
-from mrtsim.components import Sufficient, all_but_one, limits, log_jackknife, mean_squares
+from experiments.harness.statements import Prediction
 from mrtsim.montecarlo import usable_cores
+from mrtsim.pilot.estimate import Sufficient, all_but_one, limits, log_jackknife, mean_squares
 
 Floats = NDArray[np.float64]
 

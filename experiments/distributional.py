@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from experiments import intervals
-from experiments.mdn_training import (
+from experiments.harness import intervals
+from experiments.harness.statements import Estimate, Prediction, greater, less, published
+from experiments.shared.mdn_training import (
     PAPER,
     RECIPES,
     TOY,
@@ -28,9 +29,8 @@ from experiments.mdn_training import (
     train,
     true_nll,
 )
-from experiments.predictions import Estimate, Prediction, greater, less, published
+from experiments.shared.training import Recipe
 from mrtsim.errors import InputError
-from mrtsim.training import Recipe
 
 CLAIMS = (6, 7, 1, 9)
 

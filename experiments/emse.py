@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from experiments.predictions import Estimate, Outcome, Prediction, agrees, greater, less, published
-from experiments.untrained import (
+from experiments.harness.statements import Estimate, Outcome, Prediction, agrees, greater, less, published
+from experiments.shared.untrained_network import (
     STRATEGIES,
     average_exact,
     compare_all,
@@ -27,10 +27,10 @@ from experiments.untrained import (
     over_models,
     problems,
 )
-from mrtsim.diagnostics import Setting, exact
-from mrtsim.distributions import GaussianModes
-from mrtsim.learners import MDN
+from mrtsim.diagnostics.simulate import Setting, exact
+from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import mdn_nll
+from mrtsim.models import MDN
 from mrtsim.montecarlo import subkeys
 
 CLAIMS = (6, 7, 8, 9)

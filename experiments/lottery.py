@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from experiments import intervals
-from experiments.mdn_training import (
+from experiments.harness import intervals
+from experiments.harness.statements import Estimate, Prediction, greater, published
+from experiments.shared.mdn_training import (
     PAPER,
     RECIPES,
     TOY,
@@ -30,10 +31,9 @@ from experiments.mdn_training import (
     train,
     true_nll,
 )
-from experiments.predictions import Estimate, Prediction, greater, published
+from experiments.shared.training import Recipe
 from mrtsim.errors import InputError
 from mrtsim.montecarlo import subkeys, vmapped
-from mrtsim.training import Recipe
 
 CLAIMS = (1,)
 

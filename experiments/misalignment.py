@@ -20,16 +20,16 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.stats import binomtest
 
-from experiments.predictions import Estimate, Prediction, greater, less, published
-from experiments.untrained import problems
-from mrtsim.diagnostics import Problem
-from mrtsim.distributions import GaussianModes
-from mrtsim.learners import MDN
+from experiments.harness.statements import Estimate, Prediction, greater, less, published
+from experiments.shared.training import Recipe
+from experiments.shared.untrained_network import problems
+from mrtsim.diagnostics.simulate import Problem
+from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import mdn_nll
+from mrtsim.models import MDN
 from mrtsim.montecarlo import subkeys
-from mrtsim.selection import Pool, strategy
-from mrtsim.selection_theory import KeptLaw, bkon_law
-from mrtsim.training import Recipe
+from mrtsim.selection.exact_laws import KeptLaw, bkon_law
+from mrtsim.selection.select import Pool, strategy
 
 CLAIMS = (8,)
 _TOY = GaussianModes()

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.predictions import Estimate, Prediction, greater, less
-from mrtsim.selection import select
+from experiments.harness.statements import Estimate, Prediction, greater, less
+from mrtsim.selection.select import select
 
 POOL = Path(__file__).parents[1] / "examples" / "pool_smollm2.parquet"
 STRATEGIES = ("bkon", "dkon", "dbkon", "filtered-max-min")

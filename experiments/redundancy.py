@@ -16,17 +16,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from experiments.mdn_training import RECIPES, TOY, Sample, judge, shifted, sobol_prompts, train, true_nll
-from experiments.predictions import Estimate, Outcome, Prediction, agrees, greater
+from experiments.harness.statements import Estimate, Outcome, Prediction, agrees, greater
+from experiments.shared.mdn_training import (
+    RECIPES,
+    TOY,
+    Sample,
+    judge,
+    shifted,
+    sobol_prompts,
+    train,
+    true_nll,
+)
+from experiments.shared.training import Recipe
 from experiments.variance import mean_losses, reference_network
-from mrtsim.components import Sufficient, estimate_components, limits
-from mrtsim.decomposition import Decomposition, decompose
-from mrtsim.distributions import ClusteredPrompts
+from mrtsim.distributions.exact_components import Decomposition, decompose
+from mrtsim.distributions.gaussian_modes import ClusteredPrompts
 from mrtsim.errors import InputError
-from mrtsim.learners import MLP
 from mrtsim.losses import squared_loss
+from mrtsim.models import MLP
 from mrtsim.montecarlo import subkeys
-from mrtsim.training import Recipe
+from mrtsim.pilot.estimate import Sufficient, estimate_components, limits
 from mrtsim.variance import estimator_variance, mrt_gain
 
 CLAIMS = (5,)

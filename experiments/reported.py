@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.predictions import Estimate, Outcome, Prediction, greater, less
-from mrtsim.learning_curves import fit_learning_curve, leave_one_out_errors, shared_exponent
+from experiments.harness.statements import Estimate, Outcome, Prediction, greater, less
+from experiments.shared.learning_curves import fit_learning_curve, leave_one_out_errors, shared_exponent
 
 DATA = Path(__file__).parent / "data"
 _CURVES = {"inverse": "a + b / K", "log": "a - b log K", "power": "a + b K^-c"}

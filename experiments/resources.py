@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 from scipy.interpolate import RegularGridInterpolator
 
-from experiments import intervals
-from experiments.mdn_training import (
+from experiments.harness import intervals
+from experiments.harness.statements import Estimate, Prediction, greater, near
+from experiments.shared.mdn_training import (
     PAPER,
     RECIPES,
     Shape,
@@ -27,11 +28,10 @@ from experiments.mdn_training import (
     true_nll,
     untrained_law,
 )
-from experiments.predictions import Estimate, Prediction, greater, near
-from mrtsim.allocation import Cost
+from experiments.shared.training import Recipe
 from mrtsim.errors import InputError
 from mrtsim.montecarlo import subkeys
-from mrtsim.training import Recipe
+from mrtsim.plan.allocate import Cost
 
 CLAIMS = (2, 4)
 NEAR = 2.0

@@ -22,14 +22,15 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 from scipy import stats
 
-from experiments import intervals
-from experiments.predictions import Estimate, Prediction, less, published
-from experiments.untrained import problems
-from mrtsim import diagnostics, grades
-from mrtsim.distributions import GaussianModes
+from experiments.harness import intervals
+from experiments.harness.statements import Estimate, Prediction, less, published
+from experiments.shared.untrained_network import problems
+from mrtsim.diagnostics import simulate as diagnostics
+from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
 from mrtsim.montecarlo import subkeys
-from mrtsim.selection import Pool, strategies
+from mrtsim.selection import facility_location as grades
+from mrtsim.selection.select import Pool, strategies
 
 CLAIMS = (9,)
 OBJECTIVES = {"dkon": 0.0, "dbkon": 1.0}

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from experiments.predictions import Prediction, agrees, greater
-from experiments.untrained import average_exact, compare_all, difference, estimate, problems
-from mrtsim.diagnostics import Setting, exact
+from experiments.harness.statements import Prediction, agrees, greater
+from experiments.shared.untrained_network import average_exact, compare_all, difference, estimate, problems
+from mrtsim.diagnostics.simulate import Setting, exact
 from mrtsim.montecarlo import subkeys
 
 CLAIMS = (9,)

@@ -18,14 +18,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy import stats
 from scipy.special import ndtr
 
-from experiments import intervals
-from experiments.predictions import Estimate, Outcome, Prediction, agrees, greater, less, published
+from experiments.harness import intervals
+from experiments.harness.statements import Estimate, Outcome, Prediction, agrees, greater, less, published
+from experiments.shared.token_modes import TokenModes
+from experiments.shared.training import Recipe, fit
+from experiments.shared.transformer import Transformer, next_token_nll
 from mrtsim.errors import InputError
-from mrtsim.selection import Pool, strategy
-from mrtsim.selection_theory import inclusion_probability, trapezoid
-from mrtsim.token_modes import TokenModes
-from mrtsim.training import Recipe, fit
-from mrtsim.transformer import Transformer, next_token_nll
+from mrtsim.selection.exact_laws import inclusion_probability, trapezoid
+from mrtsim.selection.select import Pool, strategy
 
 CLAIMS = (7, 1, 6)
 TOY = TokenModes()

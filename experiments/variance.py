@@ -20,12 +20,12 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy import stats
 
-from experiments.predictions import Estimate, Outcome, Prediction, agrees, greater, published
-from mrtsim.decomposition import Decomposition, decompose
-from mrtsim.distributions import GaussianModes
+from experiments.harness.statements import Estimate, Outcome, Prediction, agrees, greater, published
+from mrtsim.distributions.exact_components import Decomposition, decompose
+from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
-from mrtsim.learners import MLP
 from mrtsim.losses import squared_loss
+from mrtsim.models import MLP
 from mrtsim.montecarlo import subkeys
 from mrtsim.variance import estimator_variance
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.predictions import published
-from experiments.untrained import estimate
+from experiments.harness.statements import published
+from experiments.shared.untrained_network import estimate
 from figures import style
 
 

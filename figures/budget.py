@@ -48,7 +48,7 @@ def _nll(ax: Axes, result: dict[str, Any], recipe: str) -> None:
         value, low, high = (np.array([cell[part] for cell in cells]) for part in ("value", "low", "high"))
         style.interval(ax, ks, value, low, high, **style.STRATEGIES[name])
     if recipe == "last":
-        from experiments.predictions import published
+        from experiments.harness.statements import published
 
         reported = published()["budget"]
         ax.plot(

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.predictions import published
-from experiments.untrained import estimate
+from experiments.harness.statements import published
+from experiments.shared.untrained_network import estimate
 from figures import style
 
 _FLOOR = 1e-5  # of the logarithmic axis; a Bias^2 that covers 0 is drawn as its upper limit

@@ -48,7 +48,7 @@ def draw(result: dict[str, Any]) -> Figure:
                 **style.SERIES[1] | {"label": "draw of responses alone"},
             )
         if recipe == "last":
-            from experiments.predictions import published
+            from experiments.harness.statements import published
 
             reported = published()["lottery"]
             below.plot(

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.untrained import estimate
+from experiments.shared.untrained_network import estimate
 from figures import style
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.predictions import published
+from experiments.harness.statements import published
 from figures import style
 
 

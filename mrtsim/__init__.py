@@ -23,7 +23,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "selected_components",
         "unequal_estimator_variance",
     ),
-    "allocation": (
+    "plan.allocate": (
         "Cost",
         "PerPromptPlan",
         "PilotPlan",
@@ -35,13 +35,13 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "plan_pilot",
         "regret_curve",
     ),
-    "components": ("Interval", "PilotEstimate", "estimate_components"),
-    "io": ("read_pilot",),
-    "grades": ("facility_location",),
-    "selection": ("load_plugin", "register_strategy", "select", "strategies"),
-    "selection_theory": ("inclusion_probability",),
-    "diagnostics": ("estimator_error", "mode_coverage", "paired_difference"),
-    "distributions": ("Categorical", "ClusteredPrompts", "GaussianModes"),
+    "pilot.estimate": ("Interval", "PilotEstimate", "estimate_components"),
+    "tables.pilots": ("read_pilot",),
+    "selection.facility_location": ("facility_location",),
+    "selection.select": ("load_plugin", "register_strategy", "select", "strategies"),
+    "selection.exact_laws": ("inclusion_probability",),
+    "diagnostics.simulate": ("estimator_error", "mode_coverage", "paired_difference"),
+    "distributions.gaussian_modes": ("Categorical", "ClusteredPrompts", "GaussianModes"),
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
@@ -84,7 +84,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from mrtsim.allocation import (
+    from mrtsim.diagnostics.simulate import estimator_error, mode_coverage, paired_difference
+    from mrtsim.distributions.gaussian_modes import Categorical, ClusteredPrompts, GaussianModes
+    from mrtsim.errors import InputError
+    from mrtsim.pilot.estimate import Interval, PilotEstimate, estimate_components
+    from mrtsim.plan.allocate import (
         Cost,
         PerPromptPlan,
         PilotPlan,
@@ -96,14 +100,10 @@ if TYPE_CHECKING:
         plan_pilot,
         regret_curve,
     )
-    from mrtsim.components import Interval, PilotEstimate, estimate_components
-    from mrtsim.diagnostics import estimator_error, mode_coverage, paired_difference
-    from mrtsim.distributions import Categorical, ClusteredPrompts, GaussianModes
-    from mrtsim.errors import InputError
-    from mrtsim.grades import facility_location
-    from mrtsim.io import read_pilot
-    from mrtsim.selection import load_plugin, register_strategy, select, strategies
-    from mrtsim.selection_theory import inclusion_probability
+    from mrtsim.selection.exact_laws import inclusion_probability
+    from mrtsim.selection.facility_location import facility_location
+    from mrtsim.selection.select import load_plugin, register_strategy, select, strategies
+    from mrtsim.tables.pilots import read_pilot
     from mrtsim.variance import (
         VarianceComponents,
         effective_responses,

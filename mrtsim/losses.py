@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mrtsim.learners import Mixture
+from mrtsim.models import Mixture
 
 Loss = Callable[[Any, Float[Array, "prompts d"], Float[Array, "prompts k"]], Float[Array, "prompts k"]]
 

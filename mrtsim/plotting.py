@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from mrtsim.allocation import Cost, allocate, regret_curve
 from mrtsim.errors import InputError
+from mrtsim.plan.allocate import Cost, allocate, regret_curve
 from mrtsim.variance import VarianceComponents
 
 BLACK, BLUE, RED, GREEN = (

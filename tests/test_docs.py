@@ -44,16 +44,19 @@ def test_every_formula_names_its_check():
 
 
 def test_every_module_that_the_theory_names_exists():
-    for module, attribute in re.findall(r"`mrtsim\.(\w+)(?:\.(\w+))?`", THEORY.read_text(encoding="utf-8")):
-        path = ROOT / "mrtsim" / f"{module}.py"
-        assert path.exists(), module
-        if attribute:
-            names = {
-                n.name
-                for n in ast.walk(ast.parse(path.read_text()))
-                if isinstance(n, ast.FunctionDef | ast.ClassDef)
-            }
-            assert attribute in names, f"{module}.{attribute}"
+    for dotted in re.findall(r"`((?:mrtsim|experiments)(?:\.\w+)+)`", THEORY.read_text(encoding="utf-8")):
+        path = ROOT.joinpath(*dotted.split("."))
+        if path.is_dir() or path.with_suffix(".py").exists():
+            continue
+        module, attribute = path.parent, path.name
+        if not module.with_suffix(".py").exists():  # a method: module.Class.method
+            module, attribute = module.parent, path.name
+        nodes = list(ast.walk(ast.parse(module.with_suffix(".py").read_text(encoding="utf-8"))))
+        names = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        names |= {
+            n.target.id for n in nodes if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+        }
+        assert attribute in names, dotted
 
 
 def blocks(page, language):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from mrtsim.allocation import Cost, allocate, regret_curve
 from mrtsim.errors import InputError
+from mrtsim.plan.allocate import Cost, allocate, regret_curve
 from mrtsim.plotting import plot_allocation, save
 from mrtsim.variance import VarianceComponents
 

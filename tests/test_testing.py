@@ -3,8 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrtsim import components, distributions, selection
-from mrtsim.allocation import allocate, optimal_responses
+from mrtsim.distributions import gaussian_modes as distributions
+from mrtsim.pilot import estimate as components
+from mrtsim.plan.allocate import allocate, optimal_responses
+from mrtsim.selection import select as selection
 from mrtsim.testing import (
     CheckFailed,
     check_allocator,

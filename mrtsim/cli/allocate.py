@@ -105,7 +105,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, print, perhaps draw."""
-    from mrtsim.allocation import allocate
+    from mrtsim.plan.allocate import allocate
     from mrtsim.variance import VarianceComponents
 
     components = VarianceComponents(args.v_prompt, args.v_response, args.v_group)
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
 
 def cost_from(args: argparse.Namespace) -> Any:
     """The `Cost` of --c-prompt, --c-response and the token options."""
-    from mrtsim.allocation import Cost
+    from mrtsim.plan.allocate import Cost
 
     tokens = {
         name: getattr(args, name) for name in ("prompt_tokens", "response_tokens", "price_in", "price_out")
@@ -166,7 +166,7 @@ def plan_record(plan: Any) -> dict[str, Any]:
 
 def plan_text(plan: Any, components: Any, cost: Any, **goal: Any) -> str:
     """A plan as a person reads it, with the regret of other K; `goal` holds the keywords of `regret_curve`."""
-    from mrtsim.allocation import regret_curve
+    from mrtsim.plan.allocate import regret_curve
 
     budget = goal.get("budget")
     compared = "variance" if budget is not None else "cost"

@@ -10,8 +10,8 @@ from mrtsim.cli import count, non_negative, number, positive, probability, stric
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
-    from mrtsim.allocation import Cost, Plan
-    from mrtsim.components import Interval, PilotEstimate
+    from mrtsim.pilot.estimate import Interval, PilotEstimate
+    from mrtsim.plan.allocate import Cost, Plan
 
 EXAMPLES = """\
 examples:
@@ -94,8 +94,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, estimate, plan, print."""
     cost = _cost(args)
-    from mrtsim.components import estimate_components
-    from mrtsim.io import read_pilot
+    from mrtsim.pilot.estimate import estimate_components
+    from mrtsim.tables.pilots import read_pilot
 
     rows = read_pilot(
         args.file,
@@ -144,14 +144,14 @@ def _cost(args: argparse.Namespace) -> Cost | None:
         raise InputError("--redundancy needs --group-column: without groups every prompt stands for itself")
     if args.c_prompt is None:
         return None
-    from mrtsim.allocation import Cost
+    from mrtsim.plan.allocate import Cost
 
     return Cost(args.c_prompt, args.c_response)
 
 
 def _plan(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost) -> tuple[Plan, Any, dict[str, Any]]:
     """The plan, the components it rests on, and the keywords of `allocate` that it obeys."""
-    from mrtsim.allocation import allocate
+    from mrtsim.plan.allocate import allocate
 
     constraints = {
         name: getattr(args, name) for name in ("budget", "target_variance", "max_responses", "max_prompts")
@@ -177,7 +177,7 @@ def _plan(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost) -> tuple[P
 
 def _refusal(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost, constraints: dict[str, Any]) -> str:
     """Why there is no plan, and which one could be had."""
-    from mrtsim.allocation import allocate
+    from mrtsim.plan.allocate import allocate
 
     if args.plan_at == "high":
         reason = "the interval of K* has no upper limit, so there is no plan at it"

@@ -87,9 +87,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `mrtsim select`."""
-    from mrtsim.pool_files import Columns
-    from mrtsim.pools import SelectionReport, select_file
-    from mrtsim.selection import load_plugin
+    from mrtsim.selection.select import load_plugin
+    from mrtsim.selection.select_file import SelectionReport, select_file
+    from mrtsim.tables.pool_files import Columns
 
     if args.plugin:
         load_plugin(args.plugin)

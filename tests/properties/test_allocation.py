@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mrtsim.allocation import Cost, allocate, allocate_per_prompt, optimal_responses, regret_curve
 from mrtsim.errors import InputError
+from mrtsim.plan.allocate import Cost, allocate, allocate_per_prompt, optimal_responses, regret_curve
 from mrtsim.testing import check_allocator
 from mrtsim.variance import VarianceComponents, estimator_variance
 

@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrtsim.decomposition import conditional_cumulants, decompose
-from mrtsim.distributions import DISTRIBUTIONS, Categorical, ClusteredPrompts, GaussianModes, distribution
+from mrtsim.distributions.exact_components import conditional_cumulants, decompose
+from mrtsim.distributions.gaussian_modes import (
+    DISTRIBUTIONS,
+    Categorical,
+    ClusteredPrompts,
+    GaussianModes,
+    distribution,
+)
 
 every = pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
 few = settings(max_examples=5)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mrtsim.allocation import Cost
-from mrtsim.components import Method, Sufficient, _anova, estimate_components
 from mrtsim.errors import InputError
+from mrtsim.pilot.estimate import Method, Sufficient, _anova, estimate_components
+from mrtsim.plan.allocate import Cost
 
 # Responses of each prompt, and the group of each prompt where there are groups.
 DESIGNS = {

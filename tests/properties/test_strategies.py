@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrtsim.grades import best_subset, facility_location, quality, similarity_matrix
-from mrtsim.selection import select, strategies
-from mrtsim.selection_theory import inclusion_probability, tied_inclusion_probability
+from mrtsim.selection.exact_laws import inclusion_probability, tied_inclusion_probability
+from mrtsim.selection.facility_location import best_subset, facility_location, quality, similarity_matrix
+from mrtsim.selection.select import select, strategies
 from mrtsim.testing import pools
 
 STRATEGIES = strategies()  # as registered when tests are collected

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mrtsim.selection_theory import rkon_pool_variance
+from mrtsim.selection.exact_laws import rkon_pool_variance
 from mrtsim.variance import (
     VarianceComponents,
     effective_responses,

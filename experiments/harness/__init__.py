@@ -1,0 +1,1 @@
+"""What runs, stores, judges and reports the experiments."""

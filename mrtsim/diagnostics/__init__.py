@@ -1,0 +1,1 @@
+"""How wrong a strategy's estimate is: errors, gradients, mode coverage."""

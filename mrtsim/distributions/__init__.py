@@ -1,0 +1,1 @@
+"""Toy conditional distributions p(y|x), and their exact variance components."""

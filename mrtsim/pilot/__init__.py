@@ -1,0 +1,1 @@
+"""What data say about the variance components."""

@@ -1,0 +1,1 @@
+"""How a budget should be spent: plans over prompts and responses."""

@@ -1,0 +1,588 @@
+"""How should a budget be spent? How many prompts, and how many responses for each (NumPy alone).
+
+N_p prompts with K responses each cost N_p (C_p + K C_r) and leave the variance (V_x + V_{y|x}/K) / N_p. Plans are
+found in exact rational arithmetic, a number standing for the decimal it prints as: three prompts of 0.1 fit into
+0.3. Sources: Cochran (1977), *Sampling Techniques*, 3rd ed., sections 5.5, 10.6 and 10.7; Fox (1966), *Discrete
+optimization via marginal analysis*.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mrtsim.errors import InputError
+from mrtsim.plan.integer_search import BudgetProblem, Problem, TargetProblem
+from mrtsim.variance import VarianceComponents
+
+LEAST, MOST = 1e-50, 1e50  # between these no answer leaves the range of a double
+MOST_COUNT = 10**18
+MOST_EXACT = 2**53
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one prompt and one response cost, in one unit of the caller's choice (dollars, seconds, labels).
+
+    Raises:
+        InputError: a cost that is not finite or below 0.
+    """
+
+    prompt: float
+    response: float
+
+    def __post_init__(self) -> None:
+        _exact("the cost of a prompt", self.prompt)
+        _exact("the cost of a response", self.response)
+
+    @classmethod
+    def from_tokens(
+        cls,
+        *,
+        prompt_tokens: float,
+        response_tokens: float,
+        price_in: float,
+        price_out: float,
+        shared_prefix: bool = True,
+        prompt: float = 0.0,
+        response: float = 0.0,
+    ) -> Cost:
+        """Costs from mean token counts and prices per million tokens.
+
+        With a shared prefix a prompt is read once for all its responses: C_p = prompt_tokens x price_in and
+        C_r = response_tokens x price_out. Without it, and in training without packing, every response pays for both,
+        so that C_p = 0: then K = 1 is always best, unless the number of prompts is capped.
+
+        Args:
+            prompt_tokens: mean length of a prompt.
+            response_tokens: mean length of a response.
+            price_in: price of a million tokens read.
+            price_out: price of a million tokens generated.
+            shared_prefix: whether a prompt's tokens are paid for once.
+            prompt: an explicit cost a prompt to add (writing it, say).
+            response: an explicit cost a response to add (judging it, say).
+
+        Raises:
+            InputError: a number that is not finite or below 0.
+        """
+        read = _exact("prompt_tokens", prompt_tokens) * _exact("price_in", price_in) / 10**6
+        written = _exact("response_tokens", response_tokens) * _exact("price_out", price_out) / 10**6
+        fixed = _exact("the cost of a prompt", prompt), _exact("the cost of a response", response)
+        if shared_prefix:
+            return cls(float(fixed[0] + read), float(fixed[1] + written))
+        return cls(float(fixed[0]), float(fixed[1] + read + written))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole-number plan and what there is to know about it.
+
+    Attributes:
+        n_prompts: N_p.
+        responses_per_prompt: K.
+        variance: of the estimate, in squared units of the loss.
+        cost: N_p (C_p + K C_r), in the unit of `Cost`.
+        k_star: the continuous optimum, infinite or NaN in degenerate cases.
+        efficiency: the variance of the best K = 1 plan at the same budget over this plan's; NaN with a target.
+        k_range_5pct: the run of whole K around this one whose variance (with a target: cost) is within 5 %.
+        k_range_10pct: the same, within 10 %.
+        bound_by: what keeps the plan from being better: "budget" or "target_variance", and those caps whose
+            removal alone would change it.
+        gap: 0 where the plan is proven best. With millions of both prompts and responses the search may give up the
+            proof after 20,000 candidates; no plan is then better by more than this share of the variance (with a
+            target: of the cost).
+    """
+
+    n_prompts: int
+    responses_per_prompt: int
+    variance: float
+    cost: float
+    k_star: float
+    efficiency: float
+    k_range_5pct: tuple[int, int]
+    k_range_10pct: tuple[int, int]
+    bound_by: tuple[str, ...]
+    gap: float
+
+
+@dataclass(frozen=True)
+class RegretCurve:
+    """What other K cost at equal budget (or at an equal target); one entry a K in every array.
+
+    `regret` is the excess of the variance (with a target: of the cost) over that of the best whole K, as a share of
+    it. A K that nothing in reach allows has 0 prompts and infinite variance, cost and regret.
+    """
+
+    responses_per_prompt: NDArray[np.int64]
+    n_prompts: NDArray[np.int64]
+    variance: NDArray[np.float64]
+    cost: NDArray[np.float64]
+    regret: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PerPromptPlan:
+    """Responses for each prompt; variance in squared units of the loss, cost in the unit of `costs`.
+
+    `gap` bounds how much less variance another affordable plan could have, as a share of this one's: 0 where the plan
+    is proven best, which it is for equal costs.
+    """
+
+    responses: NDArray[np.int64]
+    variance: float
+    cost: float
+    gap: float
+
+
+@dataclass(frozen=True)
+class PilotPlan:
+    """How much a pilot will tell about K*, for normal losses.
+
+    Attributes:
+        probability_unbounded: the chance that the interval of K* has no upper end.
+        median_ratio: the median of its upper end over its lower end; infinite where that chance is above a half.
+    """
+
+    probability_unbounded: float
+    median_ratio: float
+
+
+def optimal_responses(components: VarianceComponents, cost: Cost, *, redundancy: float = 1.0) -> float:
+    """K* = sqrt(V_{y|x} C_p / (V_x C_r)), the best K were N_p and K not whole (Cochran 10.6).
+
+    With groups of `redundancy` near-duplicate prompts, V_x is r V_g + V_{x|g}. The answer may lie below 1, is infinite
+    where V_x C_r = 0, and NaN where V_{y|x} C_p = 0 as well: then it is undetermined.
+
+    Raises:
+        InputError: a component below 0 or not finite, redundancy below 1.
+    """
+    between, within = _components(components, redundancy)
+    p, r = _exact("the cost of a prompt", cost.prompt), _exact("the cost of a response", cost.response)
+    if between * r == 0:
+        return math.nan if within * p == 0 else math.inf
+    return math.sqrt(within * p / (between * r))
+
+
+def allocate(
+    components: VarianceComponents,
+    cost: Cost,
+    *,
+    budget: float | None = None,
+    target_variance: float | None = None,
+    max_responses: int | None = None,
+    max_prompts: int | None = None,
+    population: int | None = None,
+    candidates: int | None = None,
+    n_prompts: int | None = None,
+    responses_per_prompt: int | None = None,
+    redundancy: float = 1.0,
+) -> Plan:
+    """The best whole-number plan for a budget, or the cheapest for a target variance.
+
+    With a budget no plan of the same or lower cost has a lower variance; among equals the cheapest, then the smallest K
+    is taken. With a target no cheaper plan reaches it; among equals the least variance, then the smallest K. The time
+    does not grow with the budget: the search goes outward from K*, and stops where the continuous bound
+    (V_x + V_{y|x}/K)(C_p + K C_r) passes the best plan found.
+
+    Args:
+        components: V_x, V_{y|x} and, with `redundancy`, V_g; 0 is allowed, negative estimates are not.
+        cost: C_p and C_r; 0 is allowed.
+        budget: the most to spend. Give this or `target_variance`.
+        target_variance: the variance to reach at the least cost.
+        max_responses: the largest K.
+        max_prompts: the largest N_p.
+        population: P, for the loss of a given set of P prompts (see `estimator_variance`).
+        candidates: N, for the loss of given pools of N responses a prompt.
+        n_prompts: N_p, where it is fixed and only K is asked for.
+        responses_per_prompt: K, where it is fixed and only N_p is asked for.
+        redundancy: r, the (mean) number of near-duplicate prompts in a group.
+
+    Raises:
+        InputError: a number out of range; a budget that does not buy one prompt with one response; a target that the
+            caps put out of reach; no finite optimum (C_r = 0, or V_x = C_p = 0) without `max_responses`.
+    """
+    constraints = _Constraints(
+        budget,
+        target_variance,
+        max_responses,
+        max_prompts,
+        population,
+        candidates,
+        n_prompts,
+        responses_per_prompt,
+    )
+    problem = _problem(components, cost, constraints, redundancy)
+    n, k, gap = problem.solve()
+    variance = problem.variance(n, k)
+    efficiency = math.nan
+    if budget is not None and variance:
+        single = _problem(
+            components, cost, replace(constraints, n_prompts=None, responses_per_prompt=1), redundancy
+        )
+        efficiency = float(single.variance(single.prompts(1), 1) / variance)
+    return Plan(
+        n_prompts=n,
+        responses_per_prompt=k,
+        variance=float(variance),
+        cost=float(problem.cost(n, k)),
+        k_star=optimal_responses(components, cost, redundancy=redundancy),
+        efficiency=efficiency,
+        k_range_5pct=problem.run(n, k, Fraction(1, 20)),
+        k_range_10pct=problem.run(n, k, Fraction(1, 10)),
+        bound_by=tuple(_bound_by(problem, constraints, n, k)),
+        gap=gap,
+    )
+
+
+def regret_curve(
+    components: VarianceComponents,
+    cost: Cost,
+    responses_per_prompt: ArrayLike | None = None,
+    *,
+    redundancy: float = 1.0,
+    **constraints: Any,
+) -> RegretCurve:
+    """What every K in `responses_per_prompt` gives at equal budget (or target), and its regret.
+
+    Args:
+        components: as in `allocate`.
+        cost: as in `allocate`.
+        responses_per_prompt: whole K of at least 1; by default up to twice the 10 % range, thinned where it is long.
+        redundancy: as in `allocate`.
+        **constraints: `budget` or `target_variance`, and the caps of `allocate`.
+
+    Raises:
+        InputError: as `allocate`.
+    """
+    problem = _problem(components, cost, _Constraints(**constraints), redundancy)
+    best_n, best_k, _ = problem.solve()
+    if responses_per_prompt is None:
+        low, high = problem.run(best_n, best_k, Fraction(1, 10))
+        most = int(min(max(2 * high, high + 4), problem.most_k(), MOST_COUNT))
+        spread = np.arange(1, most + 1) if most <= 60 else np.geomspace(1, most, 60).round()
+        chosen = sorted({*map(int, spread), *(k for k in (low, best_k, high) if k <= most)})
+    else:
+        chosen = [_count("responses_per_prompt", k) for k in np.ravel(responses_per_prompt)]
+    rows = []
+    best = problem.objective(best_n, best_k)
+    for k in chosen:
+        n = problem.prompts(k)
+        if n:
+            regret = _excess(problem.objective(n, k), best)
+            rows.append((float(n), float(problem.variance(n, k)), float(problem.cost(n, k)), regret))
+        else:
+            rows.append((0.0, math.inf, math.inf, math.inf))
+    n_prompts, variance, price, regret = np.array(rows, float).reshape(-1, 4).T
+    return RegretCurve(np.array(chosen, dtype=np.int64), n_prompts, variance, price, regret)
+
+
+def allocate_per_prompt(
+    standard_deviations: ArrayLike, budget: float, costs: ArrayLike = 1.0, *, max_responses: int | None = None
+) -> PerPromptPlan:
+    """Responses for each of given prompts whose spreads are known: min sum s_i^2 / (n^2 K_i), sum c_i K_i <= budget.
+
+    K_i is proportional to s_i / sqrt(c_i) (Neyman; Cochran 5.5) where it may be any number. In whole numbers, each at
+    least 1, taking the largest gains first is exact when all costs are equal (Fox 1966). When they are not, it is a
+    knapsack problem: the answer fills the budget by gain per cost, and `gap` bounds what it leaves by Lagrange duality.
+
+    Args:
+        standard_deviations: (prompts,) s_i, of a response's loss given the prompt.
+        budget: for all responses together, in the unit of `costs`; a sum that rounding lifts above it by less than
+            1e-12 of it still fits.
+        costs: (prompts,) c_i of one response, or one number; above 0.
+        max_responses: the largest K_i.
+
+    Raises:
+        InputError: a number out of range, or a budget that does not buy each prompt one response.
+    """
+    s = np.atleast_1d(_numbers("standard_deviations", standard_deviations))
+    c = _numbers("costs", costs)
+    if s.ndim != 1 or s.size == 0 or c.ndim > 1 or (c.ndim == 1 and c.shape != s.shape) or not np.all(c > 0):
+        raise InputError(
+            f"give one standard deviation a prompt, and one cost above 0 for all or for each: {s.shape}, {c.shape}"
+        )
+    c = np.broadcast_to(c, s.shape)
+    most = np.full(s.shape, MOST_EXACT if max_responses is None else _count("max_responses", max_responses))
+    most[s == 0] = 1
+    limit, equal = float(_exact("budget", budget)) * (1 + 1e-12), bool(np.all(c == c[0]))
+    if limit < math.fsum(c):
+        raise InputError(
+            f"a budget of {budget!r} does not buy each prompt one response: the least is {math.fsum(c)!r}"
+        )
+    if limit / c.min() > MOST_EXACT:
+        raise InputError(
+            f"a budget of {budget!r} buys more than 2^53 responses: lower it, or raise the costs"
+        )
+    if equal:  # count responses: sums of whole numbers are exact
+        k, bound = _fill(s, np.ones_like(c), most, float(limit // c[0]))
+    else:
+        k, bound = _fill(s, c, most, limit)
+    variance = float(np.sum(s**2 / k))
+    gap = 0.0 if equal or not variance else max(0.0, 1 - bound / variance)
+    return PerPromptPlan(k, variance / s.size**2, math.fsum(c * k), gap)
+
+
+def _fill(
+    s: NDArray[np.float64], c: NDArray[np.float64], most: NDArray[np.int64], limit: float
+) -> tuple[NDArray[np.int64], float]:
+    """Whole K_i by gain per cost until nothing fits, and the Lagrangian lower bound on sum s_i^2 / K_i."""
+    k = np.ones(s.shape, dtype=np.int64)
+    bound = None
+    while np.any(open_to := (k < most) & (c <= limit - c @ k)):
+
+        def taken(price: float, k: NDArray[np.int64] = k, open_to: NDArray[np.bool_] = open_to) -> Any:
+            # the step from j to j + 1 gains s^2 / (j (j + 1)): taken where that is worth the price
+            steps = np.floor((np.sqrt(1 + 4 * s**2 / (c * price)) - 1) / 2)
+            return np.where(open_to, np.clip(1 + steps, k, most), k).astype(np.int64)
+
+        high = 2 * float(np.max(s[open_to] ** 2 / (c * k * (k + 1.0))[open_to]))  # takes nothing
+        low = high
+        while c @ taken(low) <= limit and np.any(taken(low)[open_to] < most[open_to]):
+            low /= 16
+        while low < (middle := low + (high - low) / 2) < high:
+            low, high = (low, middle) if c @ taken(middle) <= limit else (middle, high)
+        k, tied = taken(high), taken(low)
+        spent = float(c @ k)
+        if bound is None and c @ tied > limit:
+            bound = float(np.sum(s**2 / tied) + low * (c @ tied - limit))
+        for i in np.flatnonzero(tied > k):  # all at one price: in order
+            more = int(min(tied[i] - k[i], (limit - spent) // c[i]))
+            k[i] += more
+            spent += more * c[i]
+    return k, float(np.sum(s**2 / k)) if bound is None else bound
+
+
+def plan_pilot(
+    components: VarianceComponents, n_prompts: int, responses_per_prompt: int, *, confidence: float = 0.95
+) -> PilotPlan:
+    """What a pilot of P prompts x R responses would tell about K*, were the components these.
+
+    For normal losses MSB/MSW is (1 + R V_x/V_{y|x}) times an F variable with P - 1 and P (R - 1) degrees of freedom,
+    and the interval of V_{y|x}/V_x, of which K* is the root, has no upper end where MSB/MSW < F_{1-alpha/2}. Its
+    width has no mean; the ratio of its ends has a median, as it falls with MSB/MSW. Costs cancel in the ratio.
+
+    Raises:
+        InputError: fewer than two prompts or responses, a component below 0, both 0, or a confidence outside (0, 1).
+    """
+    from scipy.special import fdtr, fdtri  # not on the calculator's path
+
+    between, within = _components(components, 1.0)
+    prompts, responses = _count("n_prompts", n_prompts), _count("responses_per_prompt", responses_per_prompt)
+    if prompts < 2 or responses < 2:
+        raise InputError(
+            "a pilot needs two prompts and two responses at least: fewer do not tell V_x from V_{y|x}"
+        )
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence must lie between 0 and 1, such as 0.95, not {confidence!r}")
+    if between + within == 0:
+        raise InputError("both components are 0: there is nothing to estimate")
+    inflation = float(1 + responses * between / within) if within else math.inf
+    freedom = prompts - 1.0, prompts * (responses - 1.0)
+    low, middle, high = (float(fdtri(*freedom, q)) for q in ((1 - confidence) / 2, 0.5, (1 + confidence) / 2))
+    observed = inflation * middle
+    ratio = math.inf
+    if observed > high:
+        ratio = math.sqrt((observed / low - 1) / (observed / high - 1)) if within else math.sqrt(high / low)
+    return PilotPlan(float(fdtr(*freedom, high / inflation)), ratio)
+
+
+@dataclass(frozen=True)
+class _Constraints:
+    """The keywords of `allocate`, by the same names."""
+
+    budget: float | None = None
+    target_variance: float | None = None
+    max_responses: int | None = None
+    max_prompts: int | None = None
+    population: int | None = None
+    candidates: int | None = None
+    n_prompts: int | None = None
+    responses_per_prompt: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.budget is None) == (self.target_variance is None):
+            raise InputError("give either a budget or a target variance")
+        if self.n_prompts is not None and self.responses_per_prompt is not None:
+            raise InputError("with both N_p and K fixed nothing is left to choose: see estimator_variance")
+        for name in (
+            "max_responses",
+            "max_prompts",
+            "population",
+            "candidates",
+            "n_prompts",
+            "responses_per_prompt",
+        ):
+            if getattr(self, name) is not None:
+                _count(name, getattr(self, name))
+        for fixed, caps in (
+            ("n_prompts", ("max_prompts", "population")),
+            ("responses_per_prompt", ("max_responses", "candidates")),
+        ):
+            for cap in caps:
+                if getattr(self, fixed) is not None and getattr(self, fixed) > (
+                    getattr(self, cap) or math.inf
+                ):
+                    raise InputError(
+                        f"{fixed} = {getattr(self, fixed)} is more than {cap} = {getattr(self, cap)}"
+                    )
+
+    def prompts_between(self) -> tuple[int, float]:
+        if self.n_prompts is not None:
+            return self.n_prompts, self.n_prompts
+        return 1, min(self.max_prompts or math.inf, self.population or math.inf)
+
+    def responses_between(self) -> tuple[int, float]:
+        if self.responses_per_prompt is not None:
+            return self.responses_per_prompt, self.responses_per_prompt
+        return 1, min(self.max_responses or math.inf, self.candidates or math.inf)
+
+
+def _problem(
+    components: VarianceComponents, cost: Cost, constraints: _Constraints, redundancy: float
+) -> Problem:
+    """The problem in integers, checked to have a solution."""
+    a, b = _components(components, redundancy)
+    p, r = _exact("the cost of a prompt", cost.prompt), _exact("the cost of a response", cost.response)
+    population, candidates = constraints.population, constraints.candidates
+    if population and redundancy != 1 and components.group:
+        raise InputError(
+            "population describes simple random draws of prompts: it does not go with redundancy"
+        )
+    offset = (a + (b / candidates if candidates else 0)) / population if population else Fraction(0)
+    if constraints.budget is not None:
+        kind, limit = BudgetProblem, _exact("budget", constraints.budget)
+        variance_unit, cost_unit = _unit(a, b), _unit(p, r, limit)
+        scaled_limit = limit * cost_unit
+    else:
+        kind, limit = TargetProblem, _exact("target_variance", constraints.target_variance) + offset
+        variance_unit, cost_unit = _unit(a, b, limit), _unit(p, r)
+        scaled_limit = limit * variance_unit
+    n_min, n_max = constraints.prompts_between()
+    k_min, k_max = constraints.responses_between()
+    problem = kind(
+        a=int(a * variance_unit),
+        b=int(b * variance_unit),
+        p=int(p * cost_unit),
+        r=int(r * cost_unit),
+        limit=int(scaled_limit),
+        n_min=n_min,
+        n_max=n_max,
+        k_min=k_min,
+        k_max=k_max,
+        variance_unit=variance_unit,
+        cost_unit=cost_unit,
+        offset=offset,
+    )
+    if (cap := problem.missing_cap()) == "max_responses":
+        why = "a response costs nothing" if r == 0 else "V_x and the cost of a prompt are 0"
+        raise InputError(f"K has no finite optimum, because {why}: set max_responses")
+    if cap:
+        raise InputError(
+            "N_p has no finite optimum, because prompts and responses cost nothing: set max_prompts"
+        )
+    least, reached = problem.least_limit()
+    if problem.limit > least or (problem.limit == least and reached):
+        return problem
+    if kind is BudgetProblem:
+        what = "one prompt with one response" if n_min == k_min == 1 else f"{n_min} x {k_min} responses"
+        raise InputError(
+            f"a budget of {constraints.budget!r} does not buy {what}: the least budget is "
+            f"{_at_least(least / cost_unit)!r}"
+        )
+    variance = least / variance_unit - offset
+    raise InputError(
+        f"no plan within the caps has a variance of {constraints.target_variance!r}: the least variance is "
+        + (repr(_at_least(variance)) if reached else f"above {float(variance)!r}")
+    )
+
+
+def _bound_by(problem: Problem, constraints: _Constraints, n: int, k: int) -> Iterator[str]:
+    """What keeps the plan (n, k) from being better; see `Plan`."""
+    if isinstance(problem, TargetProblem):
+        if (n, k) != (problem.n_min, problem.k_min):
+            yield "target_variance"
+    elif not (n == problem.n_max and (k == problem.k_max or problem.b == 0)) and problem.a + problem.b:
+        yield "budget"
+    for free, cap, names in (
+        (constraints.n_prompts is None, "n_max", ("max_prompts", "population")),
+        (constraints.responses_per_prompt is None, "k_max", ("max_responses", "candidates")),
+    ):
+        if free and getattr(problem, cap) < math.inf:
+            relaxed = replace(problem, **{cap: math.inf})
+            if relaxed.missing_cap() or relaxed.objective(*relaxed.solve()[:2]) < problem.objective(n, k):
+                yield min(names, key=lambda name: getattr(constraints, name) or math.inf)
+
+
+def _unit(*values: Fraction) -> int:
+    return math.lcm(*(value.denominator for value in values))
+
+
+def _components(components: VarianceComponents, redundancy: float) -> tuple[Fraction, Fraction]:
+    """The variance between prompts, r V_g + V_{x|g}, and that of responses."""
+    r = _exact("redundancy", redundancy)
+    if r < 1:
+        raise InputError(f"redundancy is the number of prompts in a group, at least 1, not {redundancy:g}")
+    parts = []
+    for name, symbol in (("prompt", "V_x"), ("response", "V_{y|x}"), ("group", "V_g")):
+        value = getattr(components, name)
+        try:
+            parts.append(_exact(f"the {name} component {symbol}", value))
+        except InputError as error:
+            if value < 0:
+                raise InputError(
+                    f"{error}: plan at a confidence limit, or with 0 and max_responses"
+                ) from None
+            raise
+    return parts[0] + r * parts[2], parts[1]
+
+
+def _exact(name: str, value: Any) -> Fraction:
+    """The decimal that a number prints as; 0 or between LEAST and MOST."""
+    try:
+        number = float(value) if not isinstance(value, str) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise InputError(f"{name} must be a finite number, 0 or above, not {value!r}")
+    if number and not LEAST <= number <= MOST:
+        raise InputError(
+            f"{name} = {number!r} is out of range: choose units that put it between 1e-50 and 1e50"
+        )
+    return Fraction(repr(number))
+
+
+def _count(name: str, value: Any) -> int:
+    try:
+        whole = int(value)
+        valid = whole == value and 1 <= whole <= MOST_COUNT
+    except (TypeError, ValueError, OverflowError):
+        whole, valid = 0, False
+    if not valid:
+        raise InputError(f"{name} must be a whole number from 1 to 1e18, not {value!r}")
+    return whole
+
+
+def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    numbers = np.asarray(values, float)
+    bad = ~((numbers == 0) | ((numbers >= LEAST) & (numbers <= MOST)))
+    if np.any(bad):
+        raise InputError(f"{name} must be 0 or between 1e-50 and 1e50, not {numbers[bad][0]:g}")
+    return numbers
+
+
+def _at_least(value: Fraction) -> float:
+    """The nearest double that is not below an exact number, so that what a message names will do."""
+    nearest = float(value)
+    return nearest if Fraction(repr(nearest)) >= value else math.nextafter(nearest, math.inf)
+
+
+def _excess(value: Fraction, best: Fraction) -> float:
+    if best:
+        return float(value / best - 1)
+    return 0.0 if value == 0 else math.inf

@@ -1,0 +1,1 @@
+"""Which K of N candidates are kept."""

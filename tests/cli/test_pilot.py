@@ -1,0 +1,190 @@
+"""`mrtsim pilot` as a user meets it, on a real pilot and on faulty ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mrtsim as mrt
+from mrtsim.cli import main
+
+PILOT = str(Path(__file__).parents[2] / "examples" / "pilot_smollm2.jsonl")
+COSTS = ["--c-prompt", "4", "--c-response", "1"]
+
+
+def answer(capsys, *arguments):
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+
+    assert main(["pilot", *arguments, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.count("\n") == 1
+    return json.loads(out, parse_constant=refuse)
+
+
+def refusal(capsys, *arguments):
+    try:
+        code = main(["pilot", *arguments])
+    except SystemExit as leaving:
+        code = leaving.code
+    out, err = capsys.readouterr()
+    assert code == 2, out
+    assert out == ""
+    assert err.startswith("mrtsim pilot: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def rows():
+    return [json.loads(line) for line in Path(PILOT).read_text(encoding="utf-8").splitlines()]
+
+
+def test_real_pilot(capsys):
+    """Against the definitions, balanced: 96 prompts x 12 responses."""
+    losses = np.array([row["loss"] for row in rows()]).reshape(96, 12)
+    response = losses.var(axis=1, ddof=1).mean()
+    prompt = losses.mean(axis=1).var(ddof=1) - response / 12
+    found = answer(capsys, PILOT, *COSTS, "--budget", "400")
+    assert found["components"]["prompt"]["estimate"] == pytest.approx(prompt)
+    assert found["components"]["response"]["estimate"] == pytest.approx(response)
+    for component in found["components"].values():
+        assert 0 < component["low"] < component["estimate"] < component["high"]
+    assert found["icc"] == pytest.approx(prompt / (prompt + response))
+    assert found["k_star"]["estimate"] == pytest.approx(2 * np.sqrt(response / prompt))
+    assert found["k_star"]["low"] < found["k_star"]["estimate"] < found["k_star"]["high"]
+    assert (found["n_prompts"], found["n_responses"]) == (96, 1152)
+    plan = mrt.allocate(mrt.VarianceComponents(prompt, response), mrt.Cost(4.0, 1.0), budget=400.0)
+    assert found["plan"]["n_prompts"] == plan.n_prompts
+    assert found["plan"]["responses_per_prompt"] == plan.responses_per_prompt
+    assert found["plan"]["variance"] == pytest.approx(plan.variance)
+    assert 0 < found["largest_regret"] < 0.1
+
+
+def test_real_pilot_in_groups(capsys):
+    """Expected mean squares of 24 topics x 4 prompts x 12 responses."""
+    losses = np.array([row["loss"] for row in rows()]).reshape(24, 4, 12)
+    ms_response = losses.var(axis=2, ddof=1).mean()
+    ms_prompt = 12 * losses.mean(axis=2).var(axis=1, ddof=1).mean()
+    ms_group = 48 * losses.mean(axis=(1, 2)).var(ddof=1)
+    found = answer(capsys, PILOT, "--group-column", "group", *COSTS, "--target-variance", "0.01")
+    components = {name: value["estimate"] for name, value in found["components"].items()}
+    assert components["response"] == pytest.approx(ms_response)
+    assert components["prompt"] == pytest.approx((ms_prompt - ms_response) / 12)
+    assert components["group"] == pytest.approx((ms_group - ms_prompt) / 48)
+    assert found["redundancy"] == 4
+    assert found["n_groups"] == 24
+    # The groups' F ratio is that of r V_g + V_{x|g}.
+    assert found["ratio"]["estimate"] == pytest.approx(12 / (ms_group / ms_response - 1))
+    assert found["plan"]["variance"] <= 0.01
+    single = answer(capsys, PILOT, "--group-column", "group", "--redundancy", "1", *COSTS)
+    assert single["k_star"]["estimate"] > found["k_star"]["estimate"]
+    assert "plan" not in single
+
+
+def test_without_costs(capsys):
+    found = answer(capsys, PILOT, "--method", "reml", "--confidence", "0.8")
+    assert set(found) >= {"components", "icc", "n_prompts", "n_responses", "warnings"}
+    assert not {"k_star", "plan"} & set(found)
+    wider = answer(capsys, PILOT, "--confidence", "0.99")
+    assert wider["ratio"]["high"] > found["ratio"]["high"]
+
+
+def test_what_a_person_reads(capsys, tmp_path):
+    picture = tmp_path / "plan.png"
+    code = main(
+        ["pilot", PILOT, "--group-column", "group", *COSTS, "--budget", "400", "--plot", str(picture)]
+    )
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    assert "1152 responses to 96 prompts in 24 groups, 12 a prompt" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    found = answer(capsys, PILOT, "--group-column", "group", *COSTS, "--budget", "400")
+    for name, value in (
+        ("V_g", found["components"]["group"]),
+        ("V_x|g", found["components"]["prompt"]),
+        ("V_y|x", found["components"]["response"]),
+        ("K*", found["k_star"]),
+    ):
+        (line,) = [line.split() for line in out.splitlines() if line.split()[:1] == [name]][:1]
+        assert [float(cell) for cell in line[1:4]] == pytest.approx(
+            [value["estimate"], value["low"], value["high"]], rel=1e-3
+        )
+    assert f"gives at most {100 * found['largest_regret']:.2g} % more variance" in out
+
+
+def negative(tmp_path):
+    """A pilot whose V_x is estimated below 0, as happens by chance where it is small."""
+    path = tmp_path / "flat.csv"
+    losses = np.random.default_rng(2).standard_normal((12, 4))
+    path.write_text(
+        "prompt_id,loss\n" + "".join(f"{p},{loss}\n" for p, row in enumerate(losses) for loss in row)
+    )
+    return str(path)
+
+
+def test_no_plan_without_prompt_variance(capsys, tmp_path):
+    path = negative(tmp_path)
+    found = answer(capsys, path, *COSTS)
+    assert found["components"]["prompt"]["estimate"] < 0
+    assert found["components"]["prompt"]["low"] == 0
+    assert found["k_star"]["estimate"] is None
+    assert found["k_star"]["high"] is None
+    message = refusal(capsys, path, *COSTS, "--budget", "100")
+    assert "V_x is estimated at -" in message
+    assert "--max-responses" in message
+    offered = answer(capsys, path, *COSTS, "--budget", "100", "--plan-at", "low")["plan"]
+    assert (
+        f"--plan-at low: {offered['n_prompts']} prompts x {offered['responses_per_prompt']} responses"
+        in message
+    )
+    assert offered["k_star"] == pytest.approx(found["k_star"]["low"])
+    capped = answer(capsys, path, *COSTS, "--budget", "100", "--max-responses", "8")["plan"]
+    assert capped["responses_per_prompt"] == 8
+    assert refusal(capsys, path, *COSTS, "--budget", "100", "--method", "ml")
+    assert "no upper limit" in refusal(capsys, path, *COSTS, "--budget", "100", "--plan-at", "high")
+    assert main(["pilot", path, *COSTS, "--budget", "100", "--max-responses", "8"]) == 0
+    assert "inf" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--c-prompt", "4"], "give --c-prompt and --c-response, or neither"),
+        (["--budget", "400"], "a plan needs --c-prompt and --c-response"),
+        ([*COSTS, "--budget", "4"], "least"),
+        ([*COSTS, "--max-responses", "4"], "--max-responses belongs to a plan"),
+        ([*COSTS, "--plot", "a.png"], "--plot belongs to a plan"),
+        ([*COSTS, "--plan-at", "low"], "--plan-at belongs to a plan"),
+        (["--redundancy", "2"], "--redundancy needs --group-column"),
+        (["--group-column", "group", "--redundancy", "0.5"], "at least 1"),
+        (["--group-column", "prompt_id"], "every group has one prompt"),
+        (["--group-column", "topic"], "no column 'topic'"),
+        (["--loss-column", "los"], "did you mean --loss-column loss?"),
+        (["--method", "mle"], "invalid choice: 'mle'"),
+        (["--confidence", "95"], "between 0 and 1"),
+        (["--loss-column", "prompt_tokens"], "the responses of every prompt have the same loss"),
+        ([*COSTS, "--budget", "400", "--plot", "nowhere/a.png"], "cannot write the figure"),
+    ],
+)
+def test_wrong_arguments(capsys, arguments, message):
+    assert message in refusal(capsys, PILOT, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("prompt_id,loss\na,1\na,2\n", "the pilot has one prompt"),
+        ("prompt_id,loss\na,1\nb,2\n", "every prompt has one response"),
+        ("prompt_id,loss\na,1\na,1\nb,1\nb,1\n", "all losses are equal"),
+        ("prompt_id,loss\na,1\na,nan\nb,1\nb,1\n", "line 3, column 'loss'"),
+        ("", "is empty"),
+    ],
+)
+def test_pilots_that_say_nothing(capsys, tmp_path, content, message):
+    path = tmp_path / "pilot.csv"
+    path.write_text(content)
+    error = refusal(capsys, str(path))
+    assert message in error
+    assert str(path) in error

@@ -1,0 +1,34 @@
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from experiments import real_pool
+from experiments.harness.statements import Outcome
+
+
+@pytest.fixture(scope="module")
+def result():
+    return real_pool.run(real_pool.Config(responses_per_prompt=(2, 4)), None, None)
+
+
+def test_rkon_has_the_error_of_every_subset(result):
+    frame = pl.read_parquet(real_pool.POOL)
+    errors = {}
+    for (topic, _), prompt in frame.group_by("group", "prompt_id"):
+        losses = prompt["loss"].to_numpy()
+        means = [np.mean(losses[list(s)]) for s in combinations(range(12), 2)]
+        errors.setdefault(topic, []).append(np.mean(np.square(np.array(means) - losses.mean())))
+    expected = np.mean([np.mean(e) for e in errors.values()])
+    assert result["strategies"]["rkon"][0]["squared_error"]["value"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_reward_selection_is_biased_on_real_responses(result):
+    outcomes = {p.statement: p.outcome for p in real_pool.predictions(result)}
+    assert [o for s, o in outcomes.items() if s.startswith("the mean loss that BKoN keeps")] == [
+        Outcome.HOLDS
+    ]
+    kept = {name: rows[1] for name, rows in result["strategies"].items()}
+    assert kept["bkon"]["reward"]["value"] == max(r["reward"]["value"] for r in kept.values())
+    assert kept["dkon"]["similarity"]["value"] == min(r["similarity"]["value"] for r in kept.values())

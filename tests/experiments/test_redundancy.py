@@ -1,0 +1,143 @@
+"""Claim 5: simulated redundant corpora against the three-part law, and pilots against the truth."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import redundancy
+from experiments.harness.statements import Outcome
+from experiments.harness.store import InMemory, to_json
+from experiments.redundancy import Config
+from figures import redundancy as figure
+from mrtsim.errors import InputError
+from mrtsim.variance import VarianceComponents, estimator_variance
+
+SMALL = Config(
+    n_prompts=32,
+    group_sizes=(1, 4, 16),
+    similarities=(0.6, 1.0),
+    spreads=(0.4, 1.0),
+    replicates=2000,
+    pilots=400,
+    learner_prompts=32,
+    learner_group_sizes=(1, 16),
+    learner_responses=4,
+    learner_replicates=4,
+    points=2**11,
+)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return to_json(redundancy.run(SMALL, jax.random.key(0), InMemory()))
+
+
+def test_corpora_follow_the_three_part_law(result):
+    assert len(result["settings"]) == 9
+    for setting in result["settings"]:
+        assert np.abs(setting["variance"]["z"]).max() < 4
+        for quantity in ("gain", "removed"):
+            q = setting[quantity]
+            assert abs(q["value"] - q["exact"]) < 4 * q["standard_error"]
+
+
+def test_the_law_without_groups_is_refuted_by_redundant_corpora(result):
+    duplicates = next(
+        s for s in result["settings"] if (s["similarity"], s["spread"], s["group_size"]) == (1.0, 1.0, 16)
+    )
+    c = {name: entry["value"] for name, entry in duplicates["components"].items()}
+    independent = estimator_variance(
+        VarianceComponents(c["group"] + c["prompt"], c["response"]), 32, (1, 2, 8)
+    )
+    v = duplicates["variance"]
+    assert np.min((np.array(v["value"]) - independent) / v["standard_error"]) > 10
+
+
+def test_the_dial_moves_only_the_split(result):
+    rows = [s for s in result["settings"] if s["spread"] == 1.0]
+    totals = [s["components"]["group"]["value"] + s["components"]["prompt"]["value"] for s in rows]
+    assert np.ptp(totals) < 0.05 * np.mean(totals)
+    shares = {
+        s["similarity"]: s["components"]["group"]["value"] / t for s, t in zip(rows, totals, strict=True)
+    }
+    assert 0 < shares[0.6] < shares[1.0] == 1.0
+
+
+def test_equal_cost_boundary_is_two_responses_beating_one(result):
+    for setting in result["settings"]:
+        assert (setting["efficiency"]["exact"] > 1) == (setting["k_star_squared"] > 2)
+
+
+def test_every_statement_of_the_claim_holds(result):
+    found = redundancy.predictions(result)
+    assert {p.claim for p in found} == {5}
+    assert all(p.outcome is Outcome.HOLDS for p in found if p.primary)
+    settled = next(p for p in found if "other side" in p.statement)
+    assert not settled.note.startswith("0 of")
+
+
+def test_pilots_tell_the_gain_and_the_group_component(result):
+    for pilot in result["pilots"]:
+        for quantity in ("gain", "group"):
+            c = pilot["coverage"][quantity]
+            assert c["value"] > 0.95 - 4 * c["standard_error"]
+        gain = pilot["first"]["gain"]
+        assert 0 <= gain["low"] < gain["estimate"] < gain["high"] <= 1
+
+
+def test_a_trained_network_gains_from_responses(result):
+    unique = result["learner"]["rows"][0]["last"]
+    assert unique["one"] > unique["many"] > 0
+    trained = [p for p in redundancy.predictions(result) if "trained network" in p.statement]
+    assert len(trained) == 2
+    assert not any(p.primary for p in trained)
+
+
+@pytest.mark.stress
+def test_a_trained_network_gains_less_from_duplicates():
+    config = Config(learner_group_sizes=(1, 16), learner_replicates=8)
+    unique, duplicates = redundancy._train(config, jax.random.key(1), InMemory())["rows"]
+    for recipe in ("last", "best"):
+        error = np.hypot(unique[recipe]["standard_error"], duplicates[recipe]["standard_error"])
+        assert unique[recipe]["value"] - duplicates[recipe]["value"] > 2 * error
+
+
+def test_share_removed_has_the_error_of_paired_runs():
+    rng = np.random.default_rng(0)
+    one = rng.gamma(20.0, 0.1, (400, 60))
+    many = 0.4 * one * rng.gamma(50.0, 0.02, one.shape)
+    shares = [redundancy._share_removed(a, b) for a, b in zip(one, many, strict=True)]
+    z = [(s["value"] - 0.6) / s["standard_error"] for s in shares]
+    assert abs(np.mean(z)) < 4 * 1.1 / 20
+    assert 0.85 < np.std(z) < 1.15
+
+
+def test_an_unbounded_ratio_is_a_gain_of_one():
+    assert redundancy._gain(float("inf")) == 1.0
+    assert redundancy._gain(3.0) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"group_sizes": (1, 3)}, "multiple"),
+        ({"responses": (1, 4)}, "start with 1, 2"),
+        ({"similarities": (0.5,)}, "contain 1"),
+        ({"spreads": (0.5,)}, "contain 1"),
+    ],
+)
+def test_bad_settings_are_named(change, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_figure_shows_gains_and_map(result):
+    fig = figure.draw(result)
+    gain, learner, map_ = fig.axes[:3]
+    labels = [text.get_text() for text in gain.get_legend().get_texts()]
+    assert labels == ["similarity 0.6", "similarity 1", "one pilot, $r$ = 4"]
+    assert len(learner.get_legend().get_texts()) == 2
+    shown = sum(len(line.get_xdata()) for line in map_.lines if line.get_marker() != "None")
+    assert shown == 6  # every simulated cell of the map

@@ -1,0 +1,551 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import mrtsim as mrt
+from mrtsim.cli import main
+from mrtsim.errors import InputError
+from mrtsim.selection import select_file as pools
+from mrtsim.selection.select_file import select_file
+from mrtsim.tables import pool_files
+
+PROMPTS, N, D, K = 7, 9, 5, 4
+SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "pool_smollm2.parquet"
+
+
+def candidates(seed=0, ragged=False):
+    """Rows of PROMPTS pools, with a text column that needs quoting and ids that look like numbers."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for prompt in range(PROMPTS):
+        for response in range(N - (prompt % 3 if ragged else 0)):
+            rows.append(
+                {
+                    "prompt_id": f"{prompt:03d}",
+                    "text": f'say "{response}",\nplease — é',
+                    "reward": float(np.round(rng.normal(), 3)),
+                    "embedding": [float(v) for v in np.round(rng.normal(size=D), 3)],
+                    "loss": float(rng.gamma(2.0)),
+                }
+            )
+    return rows
+
+
+def write(path, rows):
+    if path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows({**r, "embedding": json.dumps(r["embedding"])} for r in rows)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+    else:
+        pl.DataFrame(rows).write_parquet(path)
+    return path
+
+
+def read(path):
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                {
+                    **r,
+                    "embedding": json.loads(r["embedding"]),
+                    "reward": float(r["reward"]),
+                    "loss": float(r["loss"]),
+                }
+                for r in csv.DictReader(file)
+            ]
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return pl.read_parquet(path).to_dicts()
+
+
+def lists(rows):
+    """The same pools with one row a prompt."""
+    out = {}
+    for row in rows:
+        pool = out.setdefault(
+            row["prompt_id"],
+            {"prompt_id": row["prompt_id"], "text": [], "reward": [], "embedding": [], "note": [1.5]},
+        )
+        for name in ("text", "reward", "embedding"):
+            pool[name].append(row[name])
+    return list(out.values())
+
+
+def expected(rows, strategy):
+    """Rows that `select` keeps, prompt by prompt."""
+    kept = []
+    for prompt in dict.fromkeys(r["prompt_id"] for r in rows):
+        at = [i for i, r in enumerate(rows) if r["prompt_id"] == prompt]
+        rewards = np.array([[rows[i]["reward"] for i in at]])
+        embeddings = np.array([[rows[i]["embedding"] for i in at]], np.float32)
+        needs = {"bkon": {"rewards": rewards}, "dkon": {"embeddings": embeddings}}.get(
+            strategy, {"rewards": rewards, "embeddings": embeddings}
+        )
+        kept += [at[j] for j in mrt.select(strategy, K, **needs)[0]]
+    return [rows[i] for i in sorted(kept)]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("strategy", ["bkon", "dkon", "dbkon", "filtered-max-min"])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_file_keeps_what_select_keeps(tmp_path, suffix, strategy, ragged):
+    rows = candidates(ragged=ragged)
+    source, out = write(tmp_path / f"pool{suffix}", rows), tmp_path / f"kept{suffix}"
+    report = select_file(source, out, strategy, K)
+    assert read(out) == expected(rows, strategy)
+    assert (report.prompts, report.candidates, report.kept) == (PROMPTS, len(rows), PROMPTS * K)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("strategy", ["bkon", "dbkon"])
+@pytest.mark.parametrize("chunk", [3, 16384])
+def test_prompts_scattered_over_the_file_and_small_chunks_change_nothing(
+    tmp_path, monkeypatch, suffix, strategy, chunk
+):
+    monkeypatch.setattr(pool_files, "CHUNK_ROWS", chunk * 16 if suffix == ".jsonl" else chunk)
+    monkeypatch.setattr(pools, "CHUNK_ROWS", chunk)
+    rows = candidates()
+    together = write(tmp_path / f"pool{suffix}", rows)
+    select_file(together, tmp_path / f"kept{suffix}", strategy, K)
+    assert read(tmp_path / f"kept{suffix}") == expected(rows, strategy)
+    # Interleaved prompts, each one's candidates still in their order.
+    mixed = [row for j in range(N) for row in rows[j::N]]
+    source = write(tmp_path / f"mixed{suffix}", mixed)
+    report = select_file(source, tmp_path / f"kept-mixed{suffix}", strategy, K)
+    kept = read(tmp_path / f"kept-mixed{suffix}")
+    chosen = expected(rows, strategy)
+    assert kept == [row for row in mixed if row in chosen]
+    assert report.kept == PROMPTS * K
+    assert not list(tmp_path.glob(".*")), "temporary files stay behind"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("strategy", ["bkon", "dbkon", "rkon"])
+def test_a_row_a_prompt_keeps_the_row_and_cuts_its_lists(tmp_path, suffix, strategy):
+    rows = candidates(ragged=True)
+    source, out = write(tmp_path / f"pool{suffix}", lists(rows)), tmp_path / f"kept{suffix}"
+    select_file(source, out, strategy, K)
+    kept = read(out)
+    assert [r["prompt_id"] for r in kept] == [f"{i:03d}" for i in range(PROMPTS)]
+    for row in kept:
+        assert row["note"] == [1.5]
+        assert len(row["text"]) == len(row["reward"]) == len(row["embedding"]) == K
+    if strategy != "rkon":
+        flat = [
+            (row["prompt_id"], *item)
+            for row in kept
+            for item in zip(row["text"], row["reward"], map(tuple, row["embedding"]), strict=True)
+        ]
+        assert flat == [
+            (r["prompt_id"], r["text"], r["reward"], tuple(r["embedding"])) for r in expected(rows, strategy)
+        ]
+
+
+def test_fixed_width_lists_of_parquet_are_cut(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {
+            "prompt_id": ["a", "b"],
+            "reward": pl.Series(rng.normal(size=(2, 6)), dtype=pl.Array(pl.Float32, 6)),
+            "embedding": pl.Series(rng.normal(size=(2, 6, 3)), dtype=pl.Array(pl.Float32, (6, 3))),
+            "profile": pl.Series(rng.normal(size=(2, 4)), dtype=pl.Array(pl.Float32, 4)),
+        }
+    )
+    frame.write_parquet(tmp_path / "pool.parquet")
+    select_file(tmp_path / "pool.parquet", tmp_path / "kept.parquet", "dbkon", 2)
+    kept = pl.read_parquet(tmp_path / "kept.parquet")
+    assert kept["reward"].list.len().to_list() == [2, 2]
+    assert kept["embedding"].list.len().to_list() == [2, 2]
+    assert kept["profile"].to_list() == frame["profile"].to_list()
+
+
+def test_csv_and_jsonl_records_are_copied_byte_for_byte(tmp_path):
+    text = (
+        "\ufeffprompt_id,reward,note\r\n"
+        '007,1.50,"a ""quoted"", cell\r\nof two lines"\r\n'
+        "007,0.5e0,b\r\n"
+        "7, 2.0,c\r\n"
+        "\r\n"
+        "7,1,d"
+    )
+    (tmp_path / "pool.csv").write_bytes(text.encode())
+    select_file(tmp_path / "pool.csv", tmp_path / "kept.csv", "bkon", 1)
+    assert (tmp_path / "kept.csv").read_bytes() == (
+        '\ufeffprompt_id,reward,note\r\n007,1.50,"a ""quoted"", cell\r\nof two lines"\r\n7, 2.0,c\r\n'
+    ).encode()
+    lines = [
+        b'{"prompt_id":7,"reward":1.0, "x":1e400,"big":123456789012345678901234567890}\n',
+        b'{"reward":2.50,"prompt_id":7,"absent":null}\n',
+        b'{"prompt_id":"007","reward":1}\r\n',
+    ]
+    (tmp_path / "pool.jsonl").write_bytes(b"".join(lines))
+    select_file(tmp_path / "pool.jsonl", tmp_path / "kept.jsonl", "bkon", 1)
+    assert (tmp_path / "kept.jsonl").read_bytes() == b"".join(lines[1:])
+
+
+def test_cut_lists_leaves_all_else_as_it_stands():
+    text = '{ "a" : [ 1.50 , 2e0,3 ],"b":"[1,2,3]", "c":[[1],[2, 2],[3]], "d":{"e":[1,2,3]},"f":[1,2] }\n'
+    kept = pool_files.cut_lists(text, np.array([True, False, True]))
+    assert kept == '{ "a" : [ 1.50 , 3 ],"b":"[1,2,3]", "c":[[1],[3]], "d":{"e":[1,2,3]},"f":[1,2] }\n'
+
+
+def test_random_strategies_repeat_and_are_nested(tmp_path):
+    source = write(tmp_path / "pool.jsonl", candidates())
+    kept = {}
+    for k in (2, 3):
+        select_file(source, tmp_path / f"{k}.jsonl", "rkon", k, seed=5)
+        kept[k] = read(tmp_path / f"{k}.jsonl")
+    assert all(row in kept[3] for row in kept[2])
+    select_file(source, tmp_path / "again.jsonl", "rkon", 2, seed=5)
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+    select_file(source, tmp_path / "other.jsonl", "rkon", 2, seed=6)
+    assert (tmp_path / "other.jsonl").read_bytes() != (tmp_path / "2.jsonl").read_bytes()
+
+
+def test_the_report_adds_up(tmp_path):
+    rows = candidates()
+    source = write(tmp_path / "pool.jsonl", rows)
+    report = select_file(source, tmp_path / "kept.jsonl", "dbkon", K, columns=pool_files.Columns(loss="loss"))
+    kept = read(tmp_path / "kept.jsonl")
+    assert report.reward_pool == pytest.approx(np.mean([r["reward"] for r in rows]))
+    assert report.reward_kept == pytest.approx(np.mean([r["reward"] for r in kept]))
+    assert report.loss_kept == pytest.approx(np.mean([r["loss"] for r in kept]))
+
+    def similarity(rows, size):
+        units = np.array([r["embedding"] for r in rows]).reshape(PROMPTS, size, D)
+        units /= np.linalg.norm(units, axis=-1, keepdims=True)
+        gram = (1 + units @ units.swapaxes(1, 2)) / 2
+        return (gram.sum((1, 2)) - size) / (size * (size - 1))
+
+    assert report.similarity_pool == pytest.approx(similarity(rows, N).mean(), rel=1e-5)
+    score = similarity(kept, K)
+    assert report.similarity_kept == pytest.approx(score.mean(), rel=1e-5)
+    assert report.k_eff == pytest.approx((K / (1 + (K - 1) * score)).mean(), rel=1e-5)
+
+
+def test_short_pools_stop_are_kept_or_are_dropped(tmp_path):
+    rows = candidates(ragged=True)
+    source, out = write(tmp_path / "pool.csv", rows), tmp_path / "kept.csv"
+    with pytest.raises(InputError, match="prompt '001' has 8 candidates, fewer than -k 9"):
+        select_file(source, out, "bkon", 9)
+    assert not out.exists()
+    report = select_file(source, out, "bkon", 9, short_pools="keep")
+    assert read(out) == rows
+    report = select_file(source, out, "bkon", 9, short_pools="drop")
+    assert {r["prompt_id"] for r in read(out)} == {"000", "003", "006"}
+    assert report.short_pools == 4
+
+
+JSON_ROW = '{"prompt_id":"a","reward":1.0,"embedding":[1.0,0.0]}\n'
+BAD = [
+    ("pool.csv", b"", "is empty"),
+    ("pool.csv", b"prompt_id,reward\n", "no rows"),
+    ("pool.csv", b"id,reward\n1,2\n", r"no column 'prompt_id' \(there are: id, reward\).*--prompt-column"),
+    ("pool.csv", b"prompt_id,score\n1,2\n", "no column 'reward'.*--reward-column"),
+    ("pool.csv", b"prompt_id,reward\na,1\na,x\n", "line 3, column 'reward': \"x\" is not a finite number"),
+    ("pool.csv", b"prompt_id,reward\na,1\na,nan\n", "line 3, column 'reward': nan is not a finite number"),
+    ("pool.csv", b"prompt_id,reward\na,1\na\n", "line 3: 1 fields where the header has 2"),
+    ("pool.csv", b'prompt_id,reward\na,1\n"a,2\n', "line 3: a quoted field is never closed"),
+    ("pool.csv", b"prompt_id,reward\n\xff,1\n", "line 2: not UTF-8"),
+    ("pool.csv", b"prompt_id,reward,reward\na,1,2\n", "column 'reward' appears 2 times"),
+    ("pool.csv", b"prompt_id,reward\n,1\n", "line 2, column 'prompt_id': no prompt id"),
+    ("pool.jsonl", b"", "is empty"),
+    ("pool.jsonl", (JSON_ROW + "{").encode(), "line 2: not JSON"),
+    ("pool.jsonl", b"[1]\n", "line 1: expected a JSON object"),
+    ("pool.jsonl", (JSON_ROW + '{"prompt_id":"a"}\n').encode(), "line 2: no column 'reward'"),
+    ("pool.jsonl", b'{"prompt_id":null,"reward":1}\n', "line 1, column 'prompt_id': null is not a prompt id"),
+    ("pool.jsonl", b'{"prompt_id":"a","reward":true}\n', "true is not a finite number"),
+    ("pool.jsonl", b'{"prompt_id":"a","reward":1e999}\n', "is not a finite number"),
+    ("pool.jsonl", b'{"prompt_id":"a","reward":[1,2]}\n{"prompt_id":"b","reward":3}\n', "line 2"),
+    ("pool.jsonl", b'{"prompt_id":"a","reward":[]}\n', "line 1: an empty pool"),
+    ("pool.parquet", b"PAR1", "cannot read .* as Parquet"),
+    ("pool.txt", b"x", "the ending must be one of"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD)
+def test_bad_files_get_one_message_and_exit_code_2(tmp_path, capsys, name, content, message):
+    source = tmp_path / name
+    source.write_bytes(content)
+    out = tmp_path / f"kept{source.suffix}"
+    assert main(["select", str(source), "--strategy", "bkon", "-k", "1", "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    import re
+
+    assert re.search(message, captured.err), captured.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == [name]
+
+
+BAD_EMBEDDINGS = [
+    ('{"prompt_id":"a","reward":1.0,"embedding":[0,0]}\n', "line 2.*no direction"),
+    ('{"prompt_id":"a","reward":1.0,"embedding":[1,2,3]}\n', "line 2.*3 features where others have 2"),
+    ('{"prompt_id":"a","reward":1.0,"embedding":[1,null]}\n', "line 2.*not a list of finite numbers"),
+    ('{"prompt_id":"a","reward":1.0,"embedding":"x"}\n', "line 2.*not a list of finite numbers"),
+    ('{"prompt_id":"a","reward":1.0}\n', "line 2: no column 'embedding'"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_EMBEDDINGS)
+def test_bad_embeddings_are_named(tmp_path, line, message):
+    source = tmp_path / "pool.jsonl"
+    source.write_text(JSON_ROW + line)
+    with pytest.raises(InputError, match=message):
+        select_file(source, tmp_path / "kept.jsonl", "dbkon", 1)
+    # A strategy that needs no embedding does without it.
+    assert select_file(source, tmp_path / "kept.jsonl", "bkon", 1).kept == 1
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ({"prompt_id": ["a", None], "reward": [1.0, 2.0]}, "row 2, column 'prompt_id': no prompt id"),
+        ({"prompt_id": [1.5, 2.5], "reward": [1.0, 2.0]}, "cannot be a prompt id"),
+        ({"prompt_id": ["a", "a"], "reward": [1.0, None]}, "row 2, column 'reward'"),
+        ({"prompt_id": ["a", "a"], "reward": ["1", "2"]}, "not a column of numbers"),
+        ({"prompt_id": ["a", "b"], "reward": [[1.0, 2.0], []]}, "row 2: an empty pool"),
+        ({"prompt_id": [], "reward": []}, "no rows"),
+        ({"prompt_id": ["a", "b"], "score": [1.0, 2.0]}, "no column 'reward'.*--reward-column"),
+    ],
+)
+def test_bad_parquet_is_named(tmp_path, frame, message):
+    pl.DataFrame(frame).write_parquet(tmp_path / "pool.parquet")
+    with pytest.raises(InputError, match=message):
+        select_file(tmp_path / "pool.parquet", tmp_path / "kept.parquet", "bkon", 1)
+    assert not (tmp_path / "kept.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("embedding", "message"),
+    [
+        ([[1.0, 0.0], [1.0, 0.0, 1.0]], "row 2, column 'embedding': an embedding of 3 features .* have 2"),
+        ([[1.0, 0.0], [0.0, 0.0]], "row 2, column 'embedding': .* not finite, or all zeros"),
+        ([[1.0, 0.0], [1e300, 0.0]], "row 2, column 'embedding': .* not finite, or all zeros"),
+        ([1.0, 2.0], "row 1, column 'embedding': Float64 is not a list of numbers"),
+        (["1", "2"], "row 1, column 'embedding': String is not a list of numbers"),
+    ],
+)
+def test_bad_embeddings_of_parquet_are_named_only_where_they_are_needed(tmp_path, embedding, message):
+    frame = pl.DataFrame({"prompt_id": ["a", "a"], "reward": [1.0, 2.0], "embedding": embedding})
+    frame.write_parquet(tmp_path / "pool.parquet")
+    out = tmp_path / "kept.parquet"
+    with pytest.raises(InputError, match=message):
+        select_file(tmp_path / "pool.parquet", out, "dbkon", 1)
+    assert not out.exists()
+    report = select_file(tmp_path / "pool.parquet", out, "bkon", 1)
+    assert pl.read_parquet(out).equals(frame[1:])
+    assert report.similarity_kept is None
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("reward", [["high", "low"], [1.0, None]], ids=["text", "missing"])
+def test_rewards_that_are_not_needed_need_not_be_numbers(tmp_path, suffix, reward):
+    """A strategy of embeddings alone keeps the rows, and says nothing about rewards that it cannot read."""
+    rows = [
+        {"prompt_id": "a", "reward": r, "embedding": e}
+        for r, e in zip(reward, [[1.0, 0.0], [0.0, 1.0]], strict=True)
+    ]
+    source, out = write(tmp_path / f"pool{suffix}", rows), tmp_path / f"kept{suffix}"
+    report = select_file(source, out, "dkon", 1)
+    assert read(out) == rows[:1]  # both cover as much: the first
+    assert report.reward_pool is None
+    with pytest.raises(InputError, match="column 'reward'"):
+        select_file(source, out, "bkon", 1)
+    assert read(out) == rows[:1]  # what stood there still stands
+
+
+def test_lists_of_other_lengths_are_told_from_the_pool(tmp_path):
+    source, out = tmp_path / "pool.jsonl", tmp_path / "kept.jsonl"
+    source.write_text('{"prompt_id":"a","text":["x","y"],"tags":["u","v","w"]}\n')
+    with pytest.raises(InputError, match=r"cannot tell the pool from its lists \(lengths \[2, 3\]\)"):
+        select_file(source, out, "rkon", 1)
+    pl.read_ndjson(source).write_parquet(tmp_path / "pool.parquet")
+    with pytest.raises(InputError, match=r"row 1: cannot tell the pool from its lists \(lengths \[2, 3\]\)"):
+        select_file(tmp_path / "pool.parquet", tmp_path / "kept.parquet", "rkon", 1)
+    row = {"prompt_id": "a", "reward": [1.0, 3.0], "tags": ["u", "v", "w"], "loss": [0.5]}
+    source.write_text(json.dumps(row) + "\n")
+    select_file(source, out, "bkon", 1)
+    assert read(out) == [{**row, "reward": [3.0]}]
+    with pytest.raises(InputError, match="column 'loss': expected a list of 2"):
+        select_file(source, out, "bkon", 1, columns=pool_files.Columns(loss="loss"))
+
+
+def test_a_byte_order_mark_and_a_missing_last_newline_do_no_harm(tmp_path):
+    (tmp_path / "pool.csv").write_bytes(b"\xef\xbb\xbfprompt_id,reward\na,1\na,2")
+    select_file(tmp_path / "pool.csv", tmp_path / "kept.csv", "bkon", 1)
+    assert (tmp_path / "kept.csv").read_bytes().removeprefix(b"\xef\xbb\xbf") == b"prompt_id,reward\na,2"
+    (tmp_path / "pool.csv").write_bytes(b'prompt_id,reward\na,"1"x\n')
+    with pytest.raises(InputError, match="line 2: not CSV"):
+        select_file(tmp_path / "pool.csv", tmp_path / "kept.csv", "bkon", 1)
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_the_width_of_embeddings_is_one_over_the_whole_file(tmp_path, monkeypatch, scattered):
+    """Also where the rows are read in pieces."""
+    monkeypatch.setattr(pool_files, "CHUNK_ROWS", 16)
+    names = "ab" * 20 if scattered else "a" * 20 + "b" * 20
+    rows = [{"prompt_id": name, "reward": 1.0, "embedding": [1.0, 0.5]} for name in names]
+    rows[-1]["embedding"] = [1.0, 0.5, 2.0]
+    source = write(tmp_path / "pool.jsonl", rows)
+    with pytest.raises(InputError, match=r"line 40.* 3 features where others have 2"):
+        select_file(source, tmp_path / "kept.jsonl", "dkon", 1)
+    assert not (tmp_path / "kept.jsonl").exists()
+    # A strategy that needs no embedding does without it.
+    report = select_file(source, tmp_path / "kept.jsonl", "bkon", 1)
+    assert (report.kept, report.similarity_kept) == (2, None)
+
+
+def test_widths_that_add_up_by_accident_are_not_mixed(tmp_path, monkeypatch):
+    """1 + 3 + 2 + 2 features fill four rows of two."""
+    monkeypatch.setattr(pool_files, "CHUNK_ROWS", 16)
+    rows = [
+        {"prompt_id": name, "reward": 1.0, "embedding": [1.0] * width}
+        for name, width in zip("abab", (1, 3, 2, 2), strict=True)
+    ]
+    with pytest.raises(InputError, match=r"line 2.* 3 features where others have 1"):
+        select_file(write(tmp_path / "pool.jsonl", rows), tmp_path / "kept.jsonl", "dkon", 1)
+
+
+@pytest.mark.parametrize(("strategy", "limit"), [("bkon", "MAX_CANDIDATES"), ("dkon", "MAX_COMPARED")])
+@pytest.mark.parametrize("chunk", [1 << 14, 16])
+def test_a_pool_beyond_the_limit_asks_for_the_prompt_column(tmp_path, monkeypatch, strategy, limit, chunk):
+    monkeypatch.setattr(pools, limit, 30)
+    monkeypatch.setattr(pool_files, "CHUNK_ROWS", chunk)
+    rows = [{"prompt_id": "a", "reward": 1.0, "embedding": [1.0, 0.5]} for _ in range(40)]
+    with pytest.raises(InputError, match=r"prompt 'a' has too many candidates.*is the prompt column"):
+        select_file(write(tmp_path / "pool.jsonl", rows), tmp_path / "kept.jsonl", strategy, 1)
+    assert not (tmp_path / "kept.jsonl").exists()
+
+
+def test_paths_that_cannot_be_are_refused(tmp_path):
+    source = write(tmp_path / "pool.jsonl", candidates())
+    (tmp_path / "folder.jsonl").mkdir()
+    for given, out, message in (
+        (tmp_path / "folder.jsonl", "kept.jsonl", "is not a file"),
+        (tmp_path / "absent.jsonl", "kept.jsonl", "does not exist"),
+        (source, "k" * 300 + ".jsonl", "File name too long"),
+    ):
+        with pytest.raises(InputError, match=message):
+            select_file(given, tmp_path / out, "bkon", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--strategy", "nope", "-k", "1"], "no strategy 'nope'"),
+        (["--strategy", "bkon", "-k", "0"], "whole number of at least 1"),
+        (["--strategy", "dbkon", "-k", "1", "--alpha", "-1"], "must be 0 or above"),
+        (["--strategy", "bkon", "-k", "1", "--plugin", "absent.py"], "absent.py is not a file"),
+    ],
+)
+def test_bad_arguments_exit_with_2(tmp_path, capsys, arguments, message):
+    source = write(tmp_path / "pool.jsonl", candidates())
+    try:
+        code = main(["select", str(source), *arguments, "--out", str(tmp_path / "kept.jsonl")])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["pool.jsonl", "absent/kept.jsonl", "kept.csv", "folder.jsonl"])
+def test_bad_destinations_are_refused(tmp_path, out):
+    source = write(tmp_path / "pool.jsonl", candidates())
+    (tmp_path / "folder.jsonl").mkdir()
+    before = source.read_bytes()
+    with pytest.raises(InputError):
+        select_file(source, tmp_path / out, "bkon", 1)
+    assert source.read_bytes() == before
+
+
+def test_a_plugin_is_a_strategy_of_the_command_line(tmp_path, capsys):
+    plugin = tmp_path / "last.py"
+    plugin.write_text(
+        "import jax.numpy as jnp\n"
+        "from mrtsim.selection.select import register_strategy\n"
+        "@register_strategy('last-of-the-tests', needs=('rewards',))\n"
+        "def last(key, pool, k):\n"
+        "    return jnp.argsort(pool.rewards)[:k]\n"
+    )
+    rows = candidates()
+    source = write(tmp_path / "pool.jsonl", rows)
+    arguments = ["--strategy", "last-of-the-tests", "-k", "1", "--plugin", str(plugin), "--json"]
+    assert main(["select", str(source), *arguments, "--out", str(tmp_path / "kept.jsonl")]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["kept"] == PROMPTS
+    worst = [min(r["reward"] for r in rows if r["prompt_id"] == f"{i:03d}") for i in range(PROMPTS)]
+    assert [r["reward"] for r in read(tmp_path / "kept.jsonl")] == worst
+
+
+def test_a_killed_run_leaves_no_half_file(tmp_path):
+    source = tmp_path / "pool.jsonl"
+    rows = candidates()
+    with source.open("w") as file:
+        for i in range(400):
+            for row in rows:
+                file.write(json.dumps({**row, "prompt_id": f"{i}-{row['prompt_id']}"}) + "\n")
+    out = tmp_path / "kept.jsonl"
+    out.write_text("before\n")
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from mrtsim.cli import main; sys.exit(main())",
+        "select",
+        str(source),
+        "--strategy",
+        "bkon",
+        "-k",
+        "2",
+        "--out",
+        str(out),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".kept*")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    # Either it was killed in time, and the old file stands, or it had finished, and the new one is whole.
+    text = out.read_text()
+    assert text == "before\n" or text.count("\n") == 400 * PROMPTS * 2
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real pool is not beside the checkout")
+@pytest.mark.parametrize("strategy", ["rkon", "bkon", "dkon", "dbkon", "filtered-max-min", "gumbel"])
+def test_the_real_pool(tmp_path, strategy):
+    report = select_file(
+        SHARED, tmp_path / "kept.parquet", strategy, 4, columns=pool_files.Columns(loss="loss")
+    )
+    kept, pool = pl.read_parquet(tmp_path / "kept.parquet"), pl.read_parquet(SHARED)
+    assert kept.schema == pool.schema
+    assert kept["prompt_id"].value_counts()["count"].unique().to_list() == [4]
+    assert len(kept.join(pool, on=["prompt_id", "response_id"], how="semi")) == 96 * 4
+    assert report.reward_pool is not None
+    assert report.reward_kept is not None
+    assert report.similarity_pool is not None
+    assert report.similarity_kept is not None
+    if strategy == "bkon":
+        assert report.reward_kept > report.reward_pool
+    if strategy == "dkon":
+        assert report.similarity_kept < report.similarity_pool
+
+
+def test_strings_of_a_million_characters_are_fields(tmp_path):
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(["prompt_id", "reward", "text"])
+    writer.writerow(["a", "1", "x" * 1_000_000])
+    (tmp_path / "pool.csv").write_text(buffer.getvalue())
+    assert select_file(tmp_path / "pool.csv", tmp_path / "kept.csv", "bkon", 1).kept == 1
