@@ -1,0 +1,56 @@
+"""A number with its uncertainty, and the quantiles that intervals are made of (SciPy on use)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval and its standard error, in the number's own unit.
+
+    `low` and `high` are the ends of a confidence interval; `high` may be infinite where the data allow any large value.
+    What is not known is NaN.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    standard_error: float = math.nan
+
+    def to_dict(self) -> dict[str, float]:
+        """The JSON form: `estimate`, `low` and `high`, and `standard_error` where it is known."""
+        record = {"estimate": self.value, "low": self.low, "high": self.high}
+        return record if math.isnan(self.standard_error) else record | {"standard_error": self.standard_error}
+
+    @classmethod
+    def from_standard_error(
+        cls, value: float, standard_error: float, freedom: float = math.inf, confidence: float = 0.95
+    ) -> Estimate:
+        """The interval value ± t · standard error.
+
+        Args:
+            value: The estimate.
+            standard_error: Its standard error, in the same unit.
+            freedom: Degrees of freedom of the t distribution; infinite for the normal distribution.
+            confidence: Probability that the interval is meant to hold, two-sided.
+        """
+        half = t_quantile(freedom, confidence) * standard_error
+        return cls(value, value - half, value + half, standard_error)
+
+
+def t_quantile(freedom: float, confidence: float = 0.95) -> float:
+    """The two-sided quantile of Student's t: |t| stays below it with probability `confidence`."""
+    if math.isinf(freedom):
+        return normal_quantile(confidence)
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + confidence) / 2))
+
+
+def normal_quantile(confidence: float = 0.95) -> float:
+    """The two-sided quantile of the standard normal: |z| stays below it with probability `confidence`."""
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf((1 + confidence) / 2)
