@@ -19,6 +19,7 @@ from hypothesis import given, settings
 import mrtsim as mrt
 from mrtsim.errors import InputError
 from mrtsim.selection import select as selection
+from mrtsim.selection.exact_laws import rkon_pool_variance
 from mrtsim.selection.facility_location import (
     best_subset,
     facility_location,
@@ -52,12 +53,22 @@ def tied_pools(prompts, candidates, rng):
 
 
 @pytest.mark.parametrize(("n", "k"), [(n, k) for n in range(1, 9) for k in range(1, n + 1)])
-def test_the_mean_over_all_subsets_is_unbiased_with_the_finite_population_variance(n, k):
+def test_the_finite_population_variance_is_that_of_all_subsets(n, k):
     losses = np.random.default_rng(n).gamma(2.0, size=n)
-    means = np.array([np.mean(subset) for subset in itertools.combinations(losses, k)])
-    assert abs(means.mean() - losses.mean()) < 1e-12
-    within = losses.var(ddof=1) if n > 1 else 0.0
-    assert means.var() == pytest.approx((1 - k / n) * within / k, abs=1e-12)
+    means = [np.mean(subset) for subset in itertools.combinations(losses, k)]
+    assert float(rkon_pool_variance(losses, k)) == pytest.approx(np.var(means), rel=1e-10, abs=1e-14)
+
+
+@pytest.mark.parametrize(("n", "k"), [(5, 2), (6, 3), (8, 1), (7, 6)])
+def test_the_mean_over_a_pool_is_unbiased_with_the_finite_population_variance(n, k):
+    """Cochran 1977, theorems 2.1 and 2.2, for the subsets that `select` draws."""
+    draws = 20_000
+    losses = np.random.default_rng(n).gamma(2.0, size=n)
+    means = losses[mrt.select("rkon", k, shape=(draws, n), key=KEY)].mean(axis=1)
+    variance = float(rkon_pool_variance(losses, k))
+    assert abs(means.mean() - losses.mean()) < 4 * math.sqrt(variance / draws)
+    squares = np.square(means - losses.mean())
+    assert abs(squares.mean() - variance) < 4 * squares.std() / math.sqrt(draws)
 
 
 @pytest.mark.parametrize(("n", "k"), [(5, 2), (6, 3), (4, 1), (5, 4)])
