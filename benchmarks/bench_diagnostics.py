@@ -17,7 +17,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from experiments.harness.calibration import gigaflops
-from mrtsim.diagnostics.simulate import Problem, exact, measure
+from mrtsim.diagnostics.exact import exact
+from mrtsim.diagnostics.problem import Problem
+from mrtsim.diagnostics.simulate import measure
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import mdn_nll
 from mrtsim.models import MDN

@@ -18,7 +18,8 @@ from jaxtyping import Array, PRNGKeyArray
 
 from experiments.harness.statements import Estimate, Prediction, greater, published
 from experiments.shared.untrained_network import STRATEGIES, compare_all, difference, problems
-from mrtsim.diagnostics.simulate import Setting, gradient_cosines, response_similarity
+from mrtsim.diagnostics.problem import gradient_cosines
+from mrtsim.diagnostics.simulate import Setting, response_similarity
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import mdn_nll
 from mrtsim.models import MDN

@@ -20,13 +20,14 @@ from tqdm import tqdm
 from experiments.harness.intervals import t_quantile
 from experiments.harness.statements import Estimate, Prediction, agrees, greater, less
 from mrtsim.diagnostics.simulate import response_similarity
-from mrtsim.distributions.gaussian_modes import GaussianModes, hermite
+from mrtsim.distributions.gaussian_modes import GaussianModes
+from mrtsim.distributions.quadrature import hermite
 from mrtsim.errors import InputError
 from mrtsim.losses import mixture_nll
 from mrtsim.models import MDN
 from mrtsim.montecarlo import subkeys
 from mrtsim.selection.exact_laws import bkon_law, rkon_law
-from mrtsim.selection.select import Pool, strategy
+from mrtsim.selection.registry import Pool, strategy
 
 CLAIMS = (6, 7, 9)
 _TOY = GaussianModes()

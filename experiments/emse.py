@@ -27,7 +27,8 @@ from experiments.shared.untrained_network import (
     over_models,
     problems,
 )
-from mrtsim.diagnostics.simulate import Setting, exact
+from mrtsim.diagnostics.exact import exact
+from mrtsim.diagnostics.simulate import Setting
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import mdn_nll
 from mrtsim.models import MDN

@@ -23,13 +23,13 @@ from scipy.stats import binomtest
 from experiments.harness.statements import Estimate, Prediction, greater, less, published
 from experiments.shared.training import Recipe
 from experiments.shared.untrained_network import problems
-from mrtsim.diagnostics.simulate import Problem
+from mrtsim.diagnostics.problem import Problem
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import mdn_nll
 from mrtsim.models import MDN
 from mrtsim.montecarlo import subkeys
 from mrtsim.selection.exact_laws import KeptLaw, bkon_law
-from mrtsim.selection.select import Pool, strategy
+from mrtsim.selection.registry import Pool, strategy
 
 CLAIMS = (8,)
 _TOY = GaussianModes()

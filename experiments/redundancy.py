@@ -29,8 +29,8 @@ from experiments.shared.mdn_training import (
 )
 from experiments.shared.training import Recipe
 from experiments.variance import mean_losses, reference_network
+from mrtsim.distributions.clustered import ClusteredPrompts
 from mrtsim.distributions.exact_components import Decomposition, decompose
-from mrtsim.distributions.gaussian_modes import ClusteredPrompts
 from mrtsim.errors import InputError
 from mrtsim.losses import squared_loss
 from mrtsim.models import MLP

@@ -25,12 +25,13 @@ from scipy import stats
 from experiments.harness import intervals
 from experiments.harness.statements import Estimate, Prediction, less, published
 from experiments.shared.untrained_network import problems
-from mrtsim.diagnostics import simulate as diagnostics
+from mrtsim.diagnostics.exact import exact
+from mrtsim.diagnostics.simulate import Setting, compare, response_similarity
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
 from mrtsim.montecarlo import subkeys
 from mrtsim.selection import facility_location as grades
-from mrtsim.selection.select import Pool, strategies
+from mrtsim.selection.registry import Pool, strategies
 
 CLAIMS = (9,)
 OBJECTIVES = {"dkon": 0.0, "dbkon": 1.0}
@@ -100,7 +101,7 @@ def _toy(n: int, key: PRNGKeyArray) -> Pool:
     responses, _ = distribution.sample_responses(key, prompt, n)
     return Pool(
         rewards=distribution.reward(prompt, responses)[0],
-        similarity=diagnostics.response_similarity(responses[0]),
+        similarity=response_similarity(responses[0]),
     )
 
 
@@ -169,22 +170,22 @@ def _guarantee(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, 
 def _trade(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, Any]]:
     model_key, trial_key = subkeys(key)
     settings = [
-        *(diagnostics.Setting("dbkon", k, {"alpha": a}) for k in config.responses for a in config.alphas),
-        *(diagnostics.Setting("filtered-max-min", k) for k in config.responses),
+        *(Setting("dbkon", k, {"alpha": a}) for k in config.responses for a in config.alphas),
+        *(Setting("filtered-max-min", k) for k in config.responses),
     ]
     found: dict[tuple[str, float | None, int], list[dict[str, float]]] = {}
     for network, problem in enumerate(problems(model_key, config.networks, config.n_prompts)):
         for k in config.responses:
             for name in ("rkon", "bkon"):
-                exact = diagnostics.exact(problem, name, n_candidates=config.n_candidates, k=k)
+                known = exact(problem, name, n_candidates=config.n_candidates, k=k)
                 found.setdefault((name, None, k), []).append(
                     {
                         f"{quantity}/{part}": float(getattr(moments, part).mean())
-                        for quantity, moments in (("loss", exact.loss), ("gradient", exact.gradient))
+                        for quantity, moments in (("loss", known.loss), ("gradient", known.gradient))
                         for part in ("bias_squared", "variance", "emse")
                     }
                 )
-        reports = diagnostics.compare(
+        reports = compare(
             problem,
             settings,
             n_candidates=config.n_candidates,

@@ -16,7 +16,8 @@ from jaxtyping import PRNGKeyArray
 
 from experiments.harness.statements import Prediction, agrees, greater
 from experiments.shared.untrained_network import average_exact, compare_all, difference, estimate, problems
-from mrtsim.diagnostics.simulate import Setting, exact
+from mrtsim.diagnostics.exact import exact
+from mrtsim.diagnostics.simulate import Setting
 from mrtsim.montecarlo import subkeys
 
 CLAIMS = (9,)

@@ -23,9 +23,10 @@ from experiments.harness.statements import Estimate, Outcome, Prediction, agrees
 from experiments.shared.token_modes import TokenModes
 from experiments.shared.training import Recipe, fit
 from experiments.shared.transformer import Transformer, next_token_nll
+from mrtsim.distributions.quadrature import trapezoid
 from mrtsim.errors import InputError
-from mrtsim.selection.exact_laws import inclusion_probability, trapezoid
-from mrtsim.selection.select import Pool, strategy
+from mrtsim.selection.exact_laws import inclusion_probability
+from mrtsim.selection.registry import Pool, strategy
 
 CLAIMS = (7, 1, 6)
 TOY = TokenModes()

@@ -38,10 +38,13 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "pilot.estimate": ("Interval", "PilotEstimate", "estimate_components"),
     "tables.pilots": ("read_pilot",),
     "selection.facility_location": ("facility_location",),
-    "selection.select": ("load_plugin", "register_strategy", "select", "strategies"),
+    "selection.registry": ("Pool", "load_plugin", "register_strategy", "strategies"),
+    "selection.select": ("select",),
     "selection.exact_laws": ("inclusion_probability",),
-    "diagnostics.simulate": ("estimator_error", "mode_coverage", "paired_difference"),
-    "distributions.gaussian_modes": ("Categorical", "ClusteredPrompts", "GaussianModes"),
+    "diagnostics.reports": ("estimator_error", "mode_coverage", "paired_difference"),
+    "distributions.categorical": ("Categorical",),
+    "distributions.clustered": ("ClusteredPrompts",),
+    "distributions.gaussian_modes": ("GaussianModes",),
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
@@ -56,6 +59,7 @@ __all__ = [
     "PilotEstimate",
     "PilotPlan",
     "Plan",
+    "Pool",
     "RegretCurve",
     "VarianceComponents",
     "allocate",
@@ -84,8 +88,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from mrtsim.diagnostics.simulate import estimator_error, mode_coverage, paired_difference
-    from mrtsim.distributions.gaussian_modes import Categorical, ClusteredPrompts, GaussianModes
+    from mrtsim.diagnostics.reports import estimator_error, mode_coverage, paired_difference
+    from mrtsim.distributions.categorical import Categorical
+    from mrtsim.distributions.clustered import ClusteredPrompts
+    from mrtsim.distributions.gaussian_modes import GaussianModes
     from mrtsim.errors import InputError
     from mrtsim.pilot.estimate import Interval, PilotEstimate, estimate_components
     from mrtsim.plan.allocate import (
@@ -102,7 +108,8 @@ if TYPE_CHECKING:
     )
     from mrtsim.selection.exact_laws import inclusion_probability
     from mrtsim.selection.facility_location import facility_location
-    from mrtsim.selection.select import load_plugin, register_strategy, select, strategies
+    from mrtsim.selection.registry import Pool, load_plugin, register_strategy, strategies
+    from mrtsim.selection.select import select
     from mrtsim.tables.pilots import read_pilot
     from mrtsim.variance import (
         VarianceComponents,

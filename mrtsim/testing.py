@@ -27,7 +27,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mrtsim.errors import InputError
 from mrtsim.plan.allocate import Cost
-from mrtsim.selection.select import select, strategy
+from mrtsim.selection.registry import strategy
+from mrtsim.selection.select import select
 from mrtsim.variance import VarianceComponents
 
 FEATURES = 2
@@ -83,7 +84,7 @@ def check_selector(
     is not random, putting the candidates in another order keeps the same ones (pools without ties).
 
     Args:
-        name: a registered strategy; decorate yours with `mrtsim.selection.select.register_strategy`.
+        name: a registered strategy; decorate yours with `mrtsim.register_strategy`.
         order: whether to check the order of candidates. Not for a strategy whose ties are structural: two candidates
             that cover each other best tie in "dkon" whatever their embeddings, and the lower index wins.
         max_examples: pools per size and property.

@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrtsim.distributions import gaussian_modes as distributions
+from mrtsim.distributions.gaussian_modes import GaussianModes
+from mrtsim.distributions.protocol import distribution
 from mrtsim.pilot import estimate as components
 from mrtsim.plan.allocate import allocate, optimal_responses
-from mrtsim.selection import select as selection
+from mrtsim.selection.registry import register_strategy
 from mrtsim.testing import (
     CheckFailed,
     check_allocator,
@@ -33,7 +34,7 @@ def test_rkon_is_unbiased_and_the_others_are_not():
 
 def broken(name, function, **options):
     """Register a defective strategy under a name of its own."""
-    return selection.register_strategy(f"test-{name}", **options)(function).name
+    return register_strategy(f"test-{name}", **options)(function).name
 
 
 def test_defective_selectors_are_caught():
@@ -140,12 +141,12 @@ def test_allocators():
 
 @pytest.mark.parametrize("name", ["gaussian-modes", "clustered"])
 def test_distributions(name):
-    made = distributions.GaussianModes() if name == "gaussian-modes" else distributions.distribution(name)
+    made = distribution(name)
     check_distribution(made)
 
 
 def test_a_distribution_with_a_wrong_expectation_is_caught():
-    class Shifted(distributions.GaussianModes):
+    class Shifted(GaussianModes):
         def sample_responses(self, key, prompts, n):
             responses, modes = super().sample_responses(key, prompts, n)
             return responses + 0.02, modes

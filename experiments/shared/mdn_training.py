@@ -23,12 +23,13 @@ from scipy.stats import qmc
 from experiments.shared.training import Fit, Recipe, fit
 from mrtsim.diagnostics.simulate import response_similarity
 from mrtsim.distributions.exact_components import decompose
-from mrtsim.distributions.gaussian_modes import GaussianModes, panels
+from mrtsim.distributions.gaussian_modes import GaussianModes
+from mrtsim.distributions.quadrature import panels
 from mrtsim.losses import mdn_nll, used_mixture_nll
 from mrtsim.models import MDN
 from mrtsim.montecarlo import subkeys
 from mrtsim.plan.allocate import Cost, optimal_responses
-from mrtsim.selection.select import Pool, Strategy, strategy
+from mrtsim.selection.registry import Pool, Strategy, strategy
 from mrtsim.variance import VarianceComponents
 
 TOY = GaussianModes()

@@ -11,16 +11,10 @@ import numpy as np
 
 from experiments.harness.intervals import t_quantile
 from experiments.harness.statements import Estimate
-from mrtsim.diagnostics.simulate import (
-    ErrorReport,
-    ExactReport,
-    Measured,
-    Problem,
-    Setting,
-    StrategyReport,
-    compare,
-    paired_difference,
-)
+from mrtsim.diagnostics.exact import ExactReport
+from mrtsim.diagnostics.problem import Problem
+from mrtsim.diagnostics.reports import ErrorReport, Measured, paired_difference
+from mrtsim.diagnostics.simulate import Setting, StrategyReport, compare
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import mdn_nll
 from mrtsim.models import MDN

@@ -87,7 +87,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `mrtsim select`."""
-    from mrtsim.selection.select import load_plugin
+    from mrtsim.selection.registry import load_plugin
     from mrtsim.selection.select_file import SelectionReport, select_file
     from mrtsim.tables.pool_files import Columns
 

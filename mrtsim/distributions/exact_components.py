@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.stats import qmc
 
-from mrtsim.distributions.gaussian_modes import ClusteredPrompts, Rule, hermite, panels
+from mrtsim.distributions.clustered import ClusteredPrompts
+from mrtsim.distributions.quadrature import Rule, hermite, panels
 from mrtsim.errors import InputError
 from mrtsim.losses import Loss
 from mrtsim.models import in_float64

@@ -32,7 +32,8 @@ from scipy.special import (
     xlogy,
 )
 
-from mrtsim.distributions.gaussian_modes import GaussianModes, Rule, quadrature
+from mrtsim.distributions.gaussian_modes import GaussianModes
+from mrtsim.distributions.quadrature import Rule, quadrature, trapezoid
 from mrtsim.errors import InputError
 
 _ORDER = 16  # Gauss-Legendre nodes in a panel
@@ -276,12 +277,6 @@ def _beta_mass(a: int, b: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Probability of a Beta(a, b) between two points, from the tail that keeps its digits."""
     lower = betainc(a, b, high) - betainc(a, b, low)
     return np.where(betainc(a, b, low) < 0.5, lower, betaincc(a, b, low) - betaincc(a, b, high))
-
-
-def trapezoid(count: int, half_width: float = 9.0) -> Rule:
-    """Equally spaced nodes for a standard normal: spectrally accurate for smooth functions, and even atoms."""
-    z, step = np.linspace(-half_width, half_width, count, retstep=True)
-    return Rule(z, step * np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi))
 
 
 def bkon_law(

@@ -1,22 +1,12 @@
-"""Which K of N? Selection strategies behind `select`, each one a function of one prompt's pool.
-
-`select` takes arrays over many prompts, checks them, and streams them in blocks. The strategies themselves
-(`STRATEGY(key, pool, k)`) are pure and traceable, for use inside jit, vmap and simulations.
-"""
+"""Keep K of N candidates of every prompt: arrays are checked, and streamed in blocks."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import inspect
 import math
 import operator
-import os
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,259 +15,9 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from mrtsim.errors import InputError
 from mrtsim.montecarlo import usable_cores
-from mrtsim.selection.facility_location import greedy, quality, similarity_matrix
-
-ENTRY_POINTS = "mrtsim.strategies"
-NEEDS = ("rewards", "embeddings", "similarity", "distance")
-
-
-class Pool(NamedTuple):
-    """Candidates of a prompt, or of many with the same leading axes on every array; what is not known is None.
-
-    `rewards` and `mask` (the candidates that exist) are (..., candidates), `embeddings` (..., candidates, features),
-    `similarity` (..., candidates, candidates).
-    """
-
-    rewards: Any = None
-    embeddings: Any = None
-    similarity: Any = None
-    mask: Any = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(..., candidates)."""
-        for array, extra in zip(self, (0, 1, 1, 0), strict=True):
-            if array is not None:
-                return tuple(array.shape[: array.ndim - extra])
-        raise InputError("a pool needs at least one array to have a shape")
-
-    def exists(self) -> Array:
-        """Which candidates exist, (..., candidates)."""
-        return jnp.ones(self.shape, bool) if self.mask is None else jnp.asarray(self.mask)
-
-    def similarities(self) -> Array:
-        """Similarities, (..., candidates, candidates): as given, else (1 + cos)/2 of the embeddings."""
-        return similarity_matrix(jnp.asarray(self.embeddings)) if self.similarity is None else self.similarity
-
-    def distances_to(self, candidate: Array) -> Array:
-        """Squared distances of one prompt's candidates to one of them: Euclidean between embeddings.
-
-        From a similarity matrix, 1 - s: up to a factor, the same between the unit embeddings behind it.
-        """
-        if self.embeddings is None:
-            return 1 - self.similarity[:, candidate]
-        return jnp.sum(jnp.square(self.embeddings - self.embeddings[candidate]), axis=-1)
-
-
-class Strategy(NamedTuple):
-    """A registered strategy; call it with (key, pool, k), where the pool may have any leading axes.
-
-    The key is for random strategies, None otherwise; prompt number i (in row-major order) uses `fold_in(key, i)`. The
-    answer is (..., k), in the order of picking. Pure: may be traced; k is static.
-    """
-
-    name: str
-    function: Callable[..., Array]
-    needs: tuple[str, ...]
-    random: bool
-    nested: bool
-    options: tuple[str, ...]
-
-    def __call__(
-        self, key: PRNGKeyArray | None, pool: Pool, k: int, **options: Any
-    ) -> Int[Array, "*batch k"]:
-        batch = pool.shape[:-1]
-        rows = jnp.arange(math.prod(batch), dtype=jnp.uint32).reshape(batch)
-        return self.rows(key, rows, pool, k, **options)
-
-    def rows(self, key: PRNGKeyArray | None, rows: Array, pool: Pool, k: int, **options: Any) -> Array:
-        """The same with the prompts' numbers given, so that a block of prompts answers as it does in the whole."""
-
-        def one(row: Array, pool: Pool) -> Array:
-            return self.function(None if key is None else jax.random.fold_in(key, row), pool, k, **options)
-
-        for _ in range(rows.ndim):
-            one = jax.vmap(one)
-        kept = one(rows, pool)
-        if kept.shape != (*rows.shape, k) or not jnp.issubdtype(kept.dtype, jnp.integer):
-            raise InputError(
-                f"strategy {self.name!r} must return k = {k} integers a prompt, returned {kept.dtype} {kept.shape}"
-            )
-        return kept
-
-
-_REGISTRY: dict[str, Strategy] = {}
-
-
-def register_strategy(
-    name: str, *, needs: tuple[str, ...] = (), random: bool = False, nested: bool = False
-) -> Callable[[Callable[..., Array]], Strategy]:
-    """Decorator that makes a function of one pool a strategy of `select`, the command line and the experiments.
-
-    The function takes (key, pool, k) and returns the k distinct indices it keeps, in the order of picking; it is
-    traced by JAX and batched over prompts, so `pool` holds the arrays of one prompt, `pool.rewards` (candidates,) and
-    so on. It must only pick candidates that exist (`pool.exists()`), and should break ties by the lowest index.
-    Keyword-only parameters named `alpha` or `temperature` receive those options of `select`.
-
-    Args:
-        name: what users write.
-        needs: among "rewards", "embeddings", "similarity" (a similarity matrix or embeddings, as given by
-            `pool.similarities()`) and "distance" (either, as given by `pool.distances_to(j)`).
-        random: whether it needs a key.
-        nested: whether what it keeps for a smaller k is always the first of what it keeps for a larger one. Where
-            several k are compared, a nested strategy picks once.
-
-    Raises:
-        InputError: the name is taken by another function, or a need is not one of these.
-    """
-    if unknown := set(needs) - set(NEEDS):
-        raise InputError(f"strategy {name!r} needs {sorted(unknown)}; a need is one of {', '.join(NEEDS)}")
-
-    def register(function: Callable[..., Array]) -> Strategy:
-        known = _REGISTRY.get(name)
-        if known is not None and _origin(known.function) != _origin(function):
-            raise InputError(f"strategy {name!r} is already registered by {_origin(known.function)[0]}")
-        parameters = inspect.signature(function).parameters.values()
-        options = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-        _REGISTRY[name] = Strategy(name, function, tuple(needs), random, nested, options)
-        return _REGISTRY[name]
-
-    return register
-
-
-def _origin(function: Callable[..., Any]) -> tuple[str, str]:
-    return inspect.getfile(function), function.__qualname__
-
-
-def load_plugin(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Run a Python file that registers strategies; returns their names.
-
-    Raises:
-        InputError: the file cannot be read or run, or registers no strategy.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"plugin {path} is not a file")
-    spec = importlib.util.spec_from_file_location(f"mrtsim_plugin_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"plugin {path} is not a Python file (its name must end in .py)")
-    try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"plugin {path} failed: {type(error).__name__}: {error}") from error
-    source = str(path.resolve())
-    names = tuple(
-        n for n, known in _REGISTRY.items() if str(Path(_origin(known.function)[0]).resolve()) == source
-    )
-    if not names:
-        raise InputError(
-            f"plugin {path} registers no strategy; decorate a function with @register_strategy(name)"
-        )
-    return names
-
-
-@cache
-def _load_entry_points() -> None:
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        entry.load()
-
-
-def strategies() -> Mapping[str, Strategy]:
-    """Every strategy by name: the built-in ones, those of installed packages and of loaded plugins."""
-    _load_entry_points()
-    return dict(_REGISTRY)
-
-
-def strategy(name: str) -> Strategy:
-    """The strategy of this name.
-
-    Raises:
-        InputError: there is none.
-    """
-    known = strategies()
-    if name not in known:
-        raise InputError(f"no strategy {name!r}; there are {', '.join(known)}")
-    return known[name]
-
-
-_find = strategy  # `select` has an argument of that name
-
-
-def _noise(key: PRNGKeyArray, n: int) -> Array:
-    """31 random bits a candidate: a longer pool only adds to them, so padding changes nothing."""
-    return (jax.random.bits(key, (n,), jnp.uint32) >> 1).astype(jnp.int32)
-
-
-@register_strategy("rkon", random=True, nested=True)
-def rkon(key: PRNGKeyArray, pool: Pool, k: int) -> Array:
-    """Random-K-of-N: uniform without replacement."""
-    exists = pool.exists()
-    return jax.lax.top_k(jnp.where(exists, _noise(key, exists.size), -1), k)[1]
-
-
-@register_strategy("bkon", needs=("rewards",), nested=True)
-def bkon(key: None, pool: Pool, k: int) -> Array:
-    """Best-K-of-N: the k highest rewards."""
-    return jax.lax.top_k(jnp.where(pool.exists(), pool.rewards, -jnp.inf), k)[1]
-
-
-@register_strategy("dkon", needs=("similarity",), nested=True)
-def dkon(key: None, pool: Pool, k: int) -> Array:
-    """Diverse-K-of-N: greedy on the GRADES objective with quality 1."""
-    return greedy(pool.similarities(), None, k, pool.mask)
-
-
-@register_strategy("dbkon", needs=("rewards", "similarity"), nested=True)
-def dbkon(key: None, pool: Pool, k: int, *, alpha: Any = 1.0) -> Array:
-    """Diverse-Best-K-of-N: greedy on the GRADES objective with quality from the rewards, to the power alpha."""
-    return greedy(pool.similarities(), quality(jnp.asarray(pool.rewards), alpha, pool.mask), k, pool.mask)
-
-
-@register_strategy("filtered-max-min", needs=("rewards", "distance"))
-def filtered_max_min(key: None, pool: Pool, k: int) -> Array:
-    """The simulations' selector: of the rewards from the median up, the best, then always the farthest from those kept.
-
-    Where fewer than k reach the median, the k best.
-    """
-    exists = pool.exists()
-    rewards = jnp.where(exists, pool.rewards, -jnp.inf)
-    descending, best = jax.lax.top_k(rewards, exists.size)
-    size = jnp.sum(exists)
-    # No reward lies between the median and the least reward that reaches it.
-    passing = exists & (rewards >= descending[(size - 1) // 2])
-
-    def pick(state: Any, _: None) -> Any:
-        nearest, last = state
-        nearest = jnp.minimum(nearest, pool.distances_to(last)).at[last].set(-1)
-        choice = jax.lax.argmax(nearest, 0, jnp.int32)
-        return (nearest, choice), choice
-
-    start = jnp.where(passing, jnp.inf, -1).astype(pool.distances_to(best[0]).dtype)
-    rest = jax.lax.scan(pick, (start, best[0]), length=k - 1)[1]
-    spread = jnp.concatenate([best[:1], rest])
-    return jnp.where(jnp.sum(passing) < k, best[:k], spread)
-
-
-@register_strategy("gumbel", needs=("rewards",), random=True, nested=True)
-def gumbel(key: PRNGKeyArray, pool: Pool, k: int, *, temperature: Any = 1.0) -> Array:
-    """Reward-weighted sampling without replacement: each next with probability proportional to exp(reward/temperature).
-
-    By Gumbel top-k (Kool, van Hoof, Welling 2019). Temperature 0 is BKoN, infinity RKoN.
-    """
-    exists = pool.exists()
-    rewards = jnp.asarray(pool.rewards)
-    uniform = (_noise(key, exists.size).astype(rewards.dtype) + 0.5) / 2.0**31
-    noise = -jnp.log(-jnp.log(jnp.minimum(uniform, 1 - jnp.finfo(rewards.dtype).epsneg)))
-    # Either form orders the same; each is finite on its side of 1.
-    hot = jnp.asarray(temperature, rewards.dtype) > 1
-    scores = jnp.where(
-        hot,
-        rewards / jnp.where(hot, temperature, 1) + noise,
-        rewards + jnp.where(hot, 1, temperature) * noise,
-    )
-    return jax.lax.top_k(jnp.where(exists, scores, -jnp.inf), k)[1]
+from mrtsim.selection import registry
+from mrtsim.selection.facility_location import similarity_matrix
+from mrtsim.selection.registry import Pool, Strategy
 
 
 def select(
@@ -319,7 +59,7 @@ def select(
     Raises:
         InputError: something is missing, misshapen, not finite or out of range, or a pool has fewer than k candidates.
     """
-    method = _find(strategy)
+    method = registry.strategy(strategy)
     pool, shape = _checked(method, rewards, embeddings, similarity, mask, shape)
     k = _checked_k(k, pool, shape)
     if method.random:
@@ -453,6 +193,8 @@ def _checked_k(k: int, pool: Pool, shape: tuple[int, int]) -> int:
 
 # Numbers in a block's largest array: 256 prompts of 32 candidates with 384 features, 12 MB in float32.
 BLOCK_ELEMENTS = 256 * 32 * 384
+
+
 # How far below zero rounding may take a similarity.
 SIMILARITY_ROUNDING = 1e-6
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrtsim.errors import InputError
-from mrtsim.selection.select import select, strategy
+from mrtsim.selection.registry import strategy
+from mrtsim.selection.select import select
 from mrtsim.tables.pool_files import CHUNK_ROWS, FORMATS, Chunk, Columns, PoolFormat, Wanted
 
 ShortPools = Literal["error", "keep", "drop"]

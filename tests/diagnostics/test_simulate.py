@@ -13,28 +13,25 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-import mrtsim.diagnostics.simulate
+from mrtsim.diagnostics import reports, simulate
+from mrtsim.diagnostics.exact import exact
+from mrtsim.diagnostics.problem import Problem, gradient_cosines
+from mrtsim.diagnostics.reports import estimator_error, mode_coverage, paired_difference, similarity_k_eff
 from mrtsim.diagnostics.simulate import (
-    Problem,
     Setting,
     _batch_of_trials,
     _groups,
     _kept_similarity,
     compare,
-    estimator_error,
-    exact,
-    gradient_cosines,
     measure,
-    mode_coverage,
-    paired_difference,
     response_similarity,
-    similarity_k_eff,
 )
-from mrtsim.distributions.gaussian_modes import Categorical, GaussianModes
+from mrtsim.distributions.categorical import Categorical
+from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
 from mrtsim.losses import mdn_nll, squared_loss
 from mrtsim.models import MDN, MLP
-from mrtsim.selection.select import strategies
+from mrtsim.selection.registry import strategies
 
 TOY = GaussianModes()
 
@@ -53,9 +50,10 @@ def within(measured, expected, errors=4.0):
     assert abs(measured.value - expected) <= errors * measured.standard_error, (measured, expected)
 
 
-def test_the_docstring_examples_run():
-    found = doctest.testmod(mrtsim.diagnostics.simulate)
-    assert found.attempted > 10
+@pytest.mark.parametrize("module", [reports, simulate])
+def test_the_docstring_examples_run(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 5
     assert found.failed == 0
 
 

@@ -6,15 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mrtsim.distributions.gaussian_modes import (
-    DISTRIBUTIONS,
-    Categorical,
-    ClusteredPrompts,
-    GaussianModes,
-    distribution,
-    hermite,
-    panels,
-)
+from mrtsim.distributions.categorical import Categorical
+from mrtsim.distributions.clustered import ClusteredPrompts
+from mrtsim.distributions.gaussian_modes import GaussianModes
+from mrtsim.distributions.protocol import DISTRIBUTIONS, distribution
+from mrtsim.distributions.quadrature import hermite, panels
 from mrtsim.errors import InputError
 
 UNEVEN = {"offsets": [-1.0, 0.25, 2.0, 3.0], "weights": [0.1, 0.4, 0.5, 0.0], "scales": [0.1, 0.5, 0.3, 0.2]}

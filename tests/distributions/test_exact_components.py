@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mrtsim.distributions.categorical import Categorical
+from mrtsim.distributions.clustered import ClusteredPrompts
 from mrtsim.distributions.exact_components import decompose
-from mrtsim.distributions.gaussian_modes import Categorical, ClusteredPrompts, GaussianModes, hermite
+from mrtsim.distributions.gaussian_modes import GaussianModes
+from mrtsim.distributions.quadrature import hermite
 from mrtsim.errors import InputError
 from mrtsim.losses import mdn_nll, squared_loss
 from mrtsim.models import MDN, MLP

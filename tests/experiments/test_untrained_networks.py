@@ -16,7 +16,7 @@ from experiments import bridge, collapse, misalignment
 from experiments.harness.statements import Outcome
 from experiments.harness.store import InMemory, to_json
 from experiments.shared import untrained_network as untrained
-from mrtsim.diagnostics.simulate import estimator_error
+from mrtsim.diagnostics.reports import estimator_error
 from mrtsim.errors import InputError
 
 SMALL = {
@@ -261,7 +261,7 @@ def test_misalignment_is_exact_where_it_is_known(results):
 def test_the_numeric_law_of_misalignment_agrees_with_the_closed_form():
     from experiments.misalignment import _cosines, _law
     from experiments.shared.untrained_network import problems
-    from mrtsim.diagnostics.simulate import exact
+    from mrtsim.diagnostics.exact import exact
 
     (problem,) = problems(jax.random.key(1), 1, 4)
     known = exact(problem, "bkon", n_candidates=16, k=4)

@@ -16,8 +16,9 @@ from experiments.harness.store import InMemory, to_json
 from experiments.variance import Config, mean_losses, reference_network, sampling_covariance
 from figures import style
 from figures import variance as figure
+from mrtsim.distributions.categorical import Categorical
 from mrtsim.distributions.exact_components import Decomposition, Exact, decompose
-from mrtsim.distributions.gaussian_modes import Categorical, GaussianModes
+from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
 from mrtsim.losses import squared_loss
 

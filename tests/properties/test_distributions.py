@@ -7,14 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrtsim.distributions.categorical import Categorical
+from mrtsim.distributions.clustered import ClusteredPrompts
 from mrtsim.distributions.exact_components import conditional_cumulants, decompose
-from mrtsim.distributions.gaussian_modes import (
-    DISTRIBUTIONS,
-    Categorical,
-    ClusteredPrompts,
-    GaussianModes,
-    distribution,
-)
+from mrtsim.distributions.gaussian_modes import GaussianModes
+from mrtsim.distributions.protocol import DISTRIBUTIONS, distribution
 
 every = pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
 few = settings(max_examples=5)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mrtsim.selection.exact_laws import inclusion_probability, tied_inclusion_probability
 from mrtsim.selection.facility_location import best_subset, facility_location, quality, similarity_matrix
-from mrtsim.selection.select import select, strategies
+from mrtsim.selection.registry import strategies
+from mrtsim.selection.select import select
 from mrtsim.testing import pools
 
 STRATEGIES = strategies()  # as registered when tests are collected

@@ -13,7 +13,9 @@ import pytest
 from scipy.integrate import quad
 from scipy.special import betainc, betaincinv, ndtr
 
-from mrtsim.distributions.gaussian_modes import Categorical, GaussianModes, hermite
+from mrtsim.distributions.categorical import Categorical
+from mrtsim.distributions.gaussian_modes import GaussianModes
+from mrtsim.distributions.quadrature import hermite
 from mrtsim.errors import InputError
 from mrtsim.losses import mdn_nll
 from mrtsim.models import MDN

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 
 import mrtsim as mrt
 from mrtsim.errors import InputError
+from mrtsim.selection import registry as registered
 from mrtsim.selection import select as selection
 from mrtsim.selection.exact_laws import rkon_pool_variance
 from mrtsim.selection.facility_location import (
@@ -27,7 +28,7 @@ from mrtsim.selection.facility_location import (
     quality,
     similarity_matrix,
 )
-from mrtsim.selection.select import Pool, register_strategy
+from mrtsim.selection.registry import Pool, register_strategy
 
 NAMES = list(mrt.strategies())
 DETERMINISTIC = [name for name, known in mrt.strategies().items() if not known.random]
@@ -577,7 +578,7 @@ def worst(key, pool, k):
 
 @pytest.fixture
 def registry(monkeypatch):
-    monkeypatch.setattr(selection, "_REGISTRY", dict(selection._REGISTRY))
+    monkeypatch.setattr(registered, "_REGISTRY", dict(registered._REGISTRY))
 
 
 @pytest.fixture
@@ -628,9 +629,9 @@ def test_entry_points_are_strategies_too(plugin, monkeypatch):
     entry = importlib.metadata.EntryPoint("worst", "mine:worst", "mrtsim.strategies")
     monkeypatch.syspath_prepend(plugin.parent)
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [entry])
-    selection._load_entry_points.cache_clear()
+    registered._load_entry_points.cache_clear()
     assert mrt.select("worst", 2, rewards=R).tolist() == [[0, 1]] * 3
-    selection._load_entry_points.cache_clear()
+    registered._load_entry_points.cache_clear()
 
 
 @pytest.mark.parametrize(

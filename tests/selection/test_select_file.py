@@ -474,7 +474,7 @@ def test_a_plugin_is_a_strategy_of_the_command_line(tmp_path, capsys):
     plugin = tmp_path / "last.py"
     plugin.write_text(
         "import jax.numpy as jnp\n"
-        "from mrtsim.selection.select import register_strategy\n"
+        "from mrtsim import register_strategy\n"
         "@register_strategy('last-of-the-tests', needs=('rewards',))\n"
         "def last(key, pool, k):\n"
         "    return jnp.argsort(pool.rewards)[:k]\n"
