@@ -1,4 +1,4 @@
-"""What is l(theta; x, y)? Losses with the signature loss(model, prompts, responses) -> losses.
+"""Losses l(theta; x, y), with the signature loss(model, prompts, responses) -> losses.
 
 Prompts are (prompts, d), responses and losses (prompts, responses): the model sees each prompt once, however many
 responses it has.

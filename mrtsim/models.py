@@ -1,4 +1,4 @@
-"""Who learns p(y|x)? Networks with the paper's initialisation: weights and biases uniform in +-1/sqrt(fan_in)."""
+"""Networks that learn p(y|x), with the paper's initialisation: weights and biases uniform in +-1/sqrt(fan_in)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class MLP(eqx.Module):
 
 
 class Mixture(NamedTuple):
-    """Parameters of a Gaussian mixture, one row a prompt; components on the last axis."""
+    """Parameters of a Gaussian mixture, one row per prompt; components on the last axis."""
 
     log_weights: Float[Array, "*prompts components"]
     means: Float[Array, "*prompts components"]

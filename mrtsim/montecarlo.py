@@ -1,4 +1,4 @@
-"""How are replicates run? Fixed blocks, threads, devices, hosts: blocks in, summaries out, no files.
+"""The replicate engine: one function, many random keys, in fixed blocks over threads, devices and hosts.
 
 Replicate i of `fn` sees the key `fold_in(key, i)`. The compiled unit is a plain jitted block: `fn` under `vmap` over
 `block` consecutive replicates, without collectives. A block is handed whole to one device, so its bits do not depend on
@@ -44,28 +44,31 @@ def replicate(
     devices: Sequence[Any] | None = None,
     progress: str | None = None,
 ) -> Any:
-    """Run fn(key_i, *args) for n keys and return what it returns, stacked, as NumPy arrays of shape (n, ...).
-
-    **Arguments:**
-
-    - `fn`: a pure function of a key and of `args` that returns a pytree of small arrays. It is compiled once for
-      each shape of its arguments: pass what changes between settings as `args`, not in a new closure.
-    - `key`: replicate i gets `jax.random.fold_in(key, i)`.
-    - `n`: number of replicates.
-    - `args`: pytrees, the same for every replicate. Arrays and numbers are dynamic (new values do not recompile),
-      everything else in them is static.
-    - `block`: replicates in a compiled unit. By default a power of two, chosen from the shapes alone so that the
-      block's largest array fits a core's cache and there are at least 8 blocks. Give it to make the first
-      replicates of a long run the same to the last bit as those of a short one.
-    - `memory`: bound in bytes on the blocks in flight, half of the machine's (or the devices') memory by default.
-    - `threads`: blocks in flight; by default a thread a core on CPU, two a device elsewhere.
-    - `devices`: local devices to use in turn, all by default.
-    - `progress`: a label; shows a progress bar with rate and time left where standard error is a terminal.
+    """Run fn(key_i, *args) for n keys.
 
     Floating-point results are float64. `jax.enable_x64` is respected. After `jax.distributed.initialize`, process
     p of P runs the blocks b = p mod P, and every process gets the whole answer.
 
-    **Raises:** `InputError` where one block alone exceeds `memory`, or a number among the arguments is impossible.
+    Args:
+        fn: A pure function of a key and of `args` that returns a pytree of small arrays. It is compiled once for each
+            shape of its arguments: pass what changes between settings as `args`, not in a new closure.
+        key: Replicate i gets `jax.random.fold_in(key, i)`.
+        n: Number of replicates.
+        args: Pytrees, the same for every replicate. Arrays and numbers are dynamic (new values do not recompile),
+            everything else in them is static.
+        block: Replicates per compiled unit. By default a power of two, chosen from the shapes alone so that the
+            block's largest array fits a core's cache and there are at least 8 blocks. Set it to make the first
+            replicates of a long run equal, to the last bit, to those of a short one.
+        memory: Bound in bytes on the blocks in flight; by default half of the machine's (or the devices') memory.
+        threads: Blocks in flight; by default one thread per core on CPU, two per device elsewhere.
+        devices: Local devices to use in turn; by default all.
+        progress: A label; shows a progress bar with rate and time left where standard error is a terminal.
+
+    Returns:
+        What `fn` returns, with each leaf stacked to a NumPy array of shape (n, ...).
+
+    Raises:
+        InputError: One block alone exceeds `memory`, or a number among the arguments is impossible.
     """
     plan = prepare(fn, key, n, *args, block=block, devices=devices)
     return assemble(plan, dict(run(plan, memory=memory, threads=threads, progress=progress)))
@@ -90,10 +93,10 @@ def moments(
     devices: Sequence[Any] | None = None,
     progress: str | None = None,
 ) -> Moments:
-    """Like `replicate`, but keep only the running moments: memory does not grow with n.
+    """Mean and variance of fn(key_i, *args) over n keys, in memory that does not grow with n.
 
-    Blocks merge in block order (Chan, Golub and LeVeque 1983), so that the bits do not depend on who computed them.
-    Needs n >= 2 for a variance (NaN otherwise).
+    Blocks merge in block order (Chan, Golub and LeVeque 1983), so that the bits do not depend on which thread or host
+    computed a block. The arguments are those of `replicate`; the variance needs n >= 2 and is NaN otherwise.
     """
     plan = prepare(fn, key, n, *args, block=block, devices=devices)
     total = None
@@ -129,7 +132,7 @@ def _merge(total: _Sums | None, count: int, means: list[Any], squares: list[Any]
 
 
 class Plan(NamedTuple):
-    """A replicate call, traced: what `run` and `assemble` need to know."""
+    """A traced call of `replicate`: what `run` and `assemble` need to know."""
 
     call: _Call
     key: jax.Array
@@ -142,7 +145,7 @@ class Plan(NamedTuple):
 
     @property
     def program(self) -> Hashable:
-        """What is compiled: equal for plans whose calls differ in the values of arrays and numbers alone."""
+        """The identity of the compiled program: plans that differ only in the values of arrays and numbers share it."""
         return self.call, self.block, self.devices
 
     @property
@@ -154,7 +157,7 @@ class Plan(NamedTuple):
         return slice(index * self.block, index * self.block + self.count(index))
 
     def count(self, index: int) -> int:
-        """Replicates that count in a block: the last one is padded."""
+        """Number of replicates in a block that count: the last block is padded."""
         return min(self.block, self.n - index * self.block)
 
 
@@ -206,10 +209,10 @@ def run_several(
     threads: int | None = None,
     progress: Sequence[str] | None = None,
 ) -> Iterator[tuple[int, int, list[np.ndarray]]]:
-    """`run` of plans that share a program (see `Plan.program`), so that no core waits at the end of one for the next.
+    """Run plans that share a program (see `Plan.program`) as one queue, so that no core idles between two plans.
 
-    Yields (number of the plan, block index, leaves) in that order, but for the blocks in `done`. `progress`: a label
-    for each plan.
+    Yields (number of the plan, block index, leaves) in that order, without the blocks in `done`. `progress` holds one
+    label per plan.
     """
     first = plans[0]
     mine = [
@@ -304,7 +307,7 @@ def _gather(
 
 
 class _Call(NamedTuple):
-    """What a trace depends on: compiled programs are kept by it."""
+    """Everything that a trace depends on: the key under which compiled programs are kept."""
 
     fn: Callable[..., Any]
     avals: tuple[Any, ...]  # of the key and of the dynamic arguments
@@ -377,13 +380,13 @@ def vmapped(fn: Callable[..., Any], *stacked: Any) -> Any:
 
 
 def block_bytes(plan: Plan) -> int:
-    """Device memory that one block in flight takes, as the compiler reports it (0 where it does not)."""
+    """Bytes of device memory that one block in flight takes, as the compiler reports it (0 where it does not)."""
     stats = _compile(plan.call, plan.block, plan.devices[0]).memory_analysis()
     return stats.temp_size_in_bytes + stats.output_size_in_bytes if stats else 0
 
 
 def workers(plan: Plan, memory: float | None = None, threads: int | None = None) -> int:
-    """Blocks in flight: as many as the hardware wants and the memory bound allows."""
+    """Number of blocks in flight: as many as the hardware can use and the memory bound allows."""
     if threads is None:
         on_cpu = plan.devices[0].platform == "cpu"
         threads = usable_cores() if on_cpu else 2 * len(plan.devices)
@@ -408,12 +411,12 @@ def _available_memory(devices: Sequence[Any]) -> float:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _x64() -> bool:
-    """Is this thread in 64-bit mode?"""
+    """Whether this thread is in 64-bit mode."""
     return jnp.result_type(float) == jnp.float64
 
 

@@ -1,4 +1,4 @@
-"""The calculator's picture; imported only when asked for, as it brings Matplotlib."""
+"""The picture of an allocation: variance against K (Matplotlib; imported only when a picture is asked for)."""
 
 from __future__ import annotations
 

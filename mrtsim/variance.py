@@ -1,4 +1,4 @@
-"""What is the variance of the MRT loss estimate? The law of total variance and its extensions (NumPy alone).
+"""The variance of the mean loss of a multi-response training set: the law of total variance (NumPy alone).
 
 A training set has N_p prompts with K responses each; the estimate is the mean of their losses. Everything here is
 elementary sampling theory (Cochran 1977, *Sampling Techniques*, 3rd ed., sections 10.3 to 10.8); `docs/theory.md`
@@ -45,11 +45,11 @@ def estimator_variance(
     The target is the population loss E_x E_{y|x} l unless `population` or `candidates` say otherwise.
 
     Args:
-        components: the variance components. With `redundancy` r, `group` enters as r V_g / N_p.
+        components: The variance components. With `redundancy` r, `group` enters as r V_g / N_p.
         n_prompts: N_p, whole numbers of at least 1.
         responses_per_prompt: K, whole numbers of at least 1.
         population: P, for the loss of a *given* set of P prompts from which N_p are drawn without replacement.
-        candidates: N, for the loss of *given* pools of N responses a prompt from which K are drawn without
+        candidates: N, for the loss of *given* pools of N responses per prompt, from which K are drawn without
             replacement. With either, `components.prompt` is S_u^2 = S_1^2 - S_2^2 / N, which is what ANOVA
             estimates, and `components.response` is S_2^2, the mean within-pool variance with divisor N - 1
             (Cochran 10.3, 10.6): Var = (1 - N_p/P) S_1^2 / N_p + (1 - K/N) S_2^2 / (N_p K).
@@ -61,7 +61,7 @@ def estimator_variance(
         The variance, a float where every argument is a number, else an array.
 
     Raises:
-        InputError: a number out of range, or a combination for which there is no such formula.
+        InputError: A number out of range, or a combination for which there is no such formula.
     """
     n, k = _counts("n_prompts", n_prompts), _counts("responses_per_prompt", responses_per_prompt)
     rho, r = np.asarray(response_correlation, float), np.asarray(redundancy, float)
@@ -90,7 +90,7 @@ def effective_responses(responses_per_prompt: ArrayLike, response_correlation: A
     where the mean does not vary at all and K_eff is infinite, and 1, where K_eff is 1; one response counts as one.
 
     Raises:
-        InputError: rho outside its range, or K not a whole number of at least 1.
+        InputError: Rho outside its range, or K not a whole number of at least 1.
     """
     k, rho = np.broadcast_arrays(
         _counts("responses_per_prompt", responses_per_prompt), np.asarray(response_correlation, float)
@@ -129,13 +129,13 @@ def selected_components(
             distribution: V_x is the weighted variance without a correction for a sample of prompts.
 
     Raises:
-        InputError: a correlation out of range, a negative variance, weights without mass.
+        InputError: A correlation out of range, a negative variance, weights without mass.
     """
     mean, spread = np.asarray(means, float), _non_negative("variances", variances)
     weight = np.ones_like(mean) if weights is None else _non_negative("weights", weights)
     if mean.ndim != 1 or spread.shape != mean.shape or weight.shape != mean.shape or not weight.sum() > 0:
         raise InputError(
-            f"means, variances and weights are one number a prompt: shapes {mean.shape}, {spread.shape}, "
+            f"means, variances and weights hold one number per prompt: shapes {mean.shape}, {spread.shape}, "
             f"{weight.shape}"
         )
     weight = weight / weight.sum()
@@ -156,7 +156,7 @@ def unequal_estimator_variance(
     """Variance of the estimate when prompt i has K_i responses.
 
     Args:
-        components: the variance components; `group` is taken as part of the variance between prompts.
+        components: The variance components; `group` is taken as part of the variance between prompts.
         responses: (prompts,) the numbers K_i, at least 1.
         weighting: "prompt" for the equally weighted mean of prompt means, V_x / N_p + V_{y|x} sum 1 / (N_p^2 K_i);
             "response" for the mean over rows, which plain training takes,
@@ -167,11 +167,11 @@ def unequal_estimator_variance(
             term in V_{y|x}, which holds only for K_i that do not depend on the prompt.
 
     Raises:
-        InputError: shapes that differ, K_i below 1, a negative variance, an unknown weighting.
+        InputError: Shapes that differ, K_i below 1, a negative variance, an unknown weighting.
     """
     k = _counts("responses", responses)
     if k.ndim != 1 or k.size == 0:
-        raise InputError(f"responses is one number a prompt, shape (prompts,), not {k.shape}")
+        raise InputError(f"responses holds one number per prompt, shape (prompts,), not {k.shape}")
     if weighting not in ("prompt", "response"):
         raise InputError(f"weighting is 'prompt' or 'response', not {weighting!r}")
     spread = np.full(k.shape, components.response)
@@ -193,16 +193,16 @@ def grouped_estimator_variance(
     give `estimator_variance(..., redundancy=r)`.
 
     Args:
-        components: the three variance components.
+        components: The three variance components.
         group_sizes: (groups,) r_g, the number of prompts in each group, at least 1.
         responses_per_prompt: K.
 
     Raises:
-        InputError: a size or K below 1.
+        InputError: A size or K below 1.
     """
     sizes, k = _counts("group_sizes", group_sizes), _counts("responses_per_prompt", responses_per_prompt)
     if sizes.ndim != 1 or sizes.size == 0:
-        raise InputError(f"group_sizes is one number a group, shape (groups,), not {sizes.shape}")
+        raise InputError(f"group_sizes holds one number per group, shape (groups,), not {sizes.shape}")
     n, share = sizes.sum(), sizes / sizes.sum()
     return float(components.group * (share @ share) + (components.prompt + components.response / k) / n)
 
