@@ -26,7 +26,7 @@ from experiments.harness import intervals
 from experiments.harness.statements import Estimate, Prediction, less, published
 from experiments.shared.untrained_network import problems
 from mrtsim.diagnostics.exact import exact
-from mrtsim.diagnostics.simulate import Setting, compare, response_similarity
+from mrtsim.diagnostics.simulate import Setting, compare_strategies, response_similarity
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
 from mrtsim.montecarlo import subkeys
@@ -185,7 +185,7 @@ def _trade(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, Any]
                         for part in ("bias_squared", "variance", "emse")
                     }
                 )
-        reports = compare(
+        reports = compare_strategies(
             problem,
             settings,
             n_candidates=config.n_candidates,

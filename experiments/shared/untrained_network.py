@@ -14,7 +14,7 @@ from experiments.harness.statements import Estimate
 from mrtsim.diagnostics.exact import ExactReport
 from mrtsim.diagnostics.problem import Problem
 from mrtsim.diagnostics.reports import ErrorReport, Measured, paired_difference
-from mrtsim.diagnostics.simulate import Setting, StrategyReport, compare
+from mrtsim.diagnostics.simulate import Setting, StrategyReport, compare_strategies
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import mdn_nll
 from mrtsim.models import MDN
@@ -46,9 +46,9 @@ def compare_all(
     n_candidates: int,
     trials: int,
 ) -> list[dict[str, Any]]:
-    """`compare` on every problem, averaged; one answer a setting."""
+    """`compare_strategies` on every problem, averaged; one answer a setting."""
     reports = [
-        compare(
+        compare_strategies(
             problem,
             settings,
             n_candidates=n_candidates,

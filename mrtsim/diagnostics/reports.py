@@ -39,9 +39,9 @@ def paired_difference(one: Measured, other: Measured) -> Measured:
     `alpha`) so much that this error is a small part of either's own.
 
     Args:
-        one, other: of the same batches of trials: from one call of `compare`, from calls of `measure` that differ only
-            in the strategy, its K and its options, or from calls of `estimator_error` and `mode_coverage` on arrays
-            with the same trials.
+        one, other: of the same batches of trials: from one call of `compare_strategies`, from calls of `measure` that
+            differ only in the strategy, its K and its options, or from calls of `estimator_error` and `mode_coverage`
+            on arrays with the same trials.
 
     Raises:
         InputError: they have different numbers of batches, so cannot be paired.
@@ -59,7 +59,7 @@ def paired_difference(one: Measured, other: Measured) -> Measured:
     if one.left_out.shape != other.left_out.shape:
         raise InputError(
             f"measured on {len(one.left_out)} and {len(other.left_out)} batches of trials: a paired difference needs "
-            "the same trials, as from one call of compare"
+            "the same trials, as from one call of compare_strategies"
         )
     return jackknife(np.concatenate([[one.value - other.value], one.left_out - other.left_out]))
 

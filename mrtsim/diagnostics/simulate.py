@@ -1,7 +1,7 @@
 """Simulate strategies on a problem: every trial draws a fresh pool of N per prompt, and K are kept.
 
-`measure` simulates one strategy, `compare` several on the same pools. Errors are measured against the exact expectation
-over p(y|x) at the given prompts; what a trial leaves behind are sums. Numbers are float64.
+`measure` simulates one strategy, `compare_strategies` several on the same pools. Errors are measured against the exact
+expectation over p(y|x) at the given prompts; what a trial leaves behind are sums. Numbers are float64.
 """
 
 from __future__ import annotations
@@ -224,8 +224,8 @@ def measure(
 ) -> StrategyReport:
     """Simulate a strategy: in each trial every prompt gets a fresh pool of N, and K are kept.
 
-    With the same key, strategies see the same pools; `compare` simulates several at once, which is faster. Memory does
-    not grow with `trials`.
+    With the same key, strategies see the same pools; `compare_strategies` simulates several at once, which is faster.
+    Memory does not grow with `trials`.
 
     Args:
         problem: what is estimated.
@@ -244,7 +244,7 @@ def measure(
         InputError: an unknown strategy, K not in 1..N, or fewer than two trials.
     """
     setting = Setting(name, k, options or {})
-    return compare(
+    return compare_strategies(
         problem,
         [setting],
         n_candidates=n_candidates,
@@ -255,7 +255,7 @@ def measure(
     )[0]
 
 
-def compare(
+def compare_strategies(
     problem: Problem,
     settings: Sequence[Setting],
     *,
@@ -271,14 +271,14 @@ def compare(
 
     Example:
         >>> import jax
-        >>> from mrtsim.distributions.gaussian_modes import GaussianModes
+        >>> from mrtsim import GaussianModes, Problem, Setting, compare_strategies
         >>> from mrtsim.models import MDN
         >>> from mrtsim.losses import mdn_nll
         >>> toy = GaussianModes()
         >>> prompts = toy.sample_prompts(jax.random.key(0), 10)
         >>> problem = Problem.of(toy, mdn_nll, MDN(jax.random.key(1)), prompts)
         >>> settings = [Setting("rkon", 4), Setting("bkon", 4), Setting("dbkon", 4, {"alpha": 0.2})]
-        >>> reports = compare(problem, settings, n_candidates=16, trials=400, key=jax.random.key(2))
+        >>> reports = compare_strategies(problem, settings, n_candidates=16, trials=400, key=jax.random.key(2))
         >>> print(*(f"{r.strategy} {r.coverage.share.value:.1f}" for r in reports))
         rkon 0.8 bkon 0.4 dbkon 1.0
     """

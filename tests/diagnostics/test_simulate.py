@@ -22,7 +22,7 @@ from mrtsim.diagnostics.simulate import (
     _batch_of_trials,
     _groups,
     _kept_similarity,
-    compare,
+    compare_strategies,
     measure,
     response_similarity,
 )
@@ -273,7 +273,7 @@ def test_settings_compared_are_settings_measured(problem):
         Setting("filtered-max-min", 2),
     ]
     shared = {"n_candidates": 8, "trials": 200, "key": jax.random.key(4)}
-    reports = compare(problem, settings, **shared)
+    reports = compare_strategies(problem, settings, **shared)
     assert reports[1].loss.emse == reports[5].loss.emse
     assert paired_difference(reports[1].loss.emse, reports[5].loss.emse).standard_error == 0
     for (name, k, options), together in zip(settings, reports, strict=True):
@@ -407,4 +407,4 @@ def test_bad_settings_are_refused(problem, change, message):
 
 def test_nothing_to_compare_is_refused(problem):
     with pytest.raises(InputError, match="no settings to compare"):
-        compare(problem, [], n_candidates=8, trials=20, key=jax.random.key(7))
+        compare_strategies(problem, [], n_candidates=8, trials=20, key=jax.random.key(7))

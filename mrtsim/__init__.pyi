@@ -1,0 +1,51 @@
+# The table of contents: each public name once. `mrtsim/__init__.py` loads it from the module named here.
+
+from .diagnostics.problem import Problem as Problem
+from .diagnostics.reports import CoverageReport as CoverageReport
+from .diagnostics.reports import ErrorReport as ErrorReport
+from .diagnostics.reports import estimator_error as estimator_error
+from .diagnostics.reports import mode_coverage as mode_coverage
+from .diagnostics.reports import paired_difference as paired_difference
+from .diagnostics.simulate import Setting as Setting
+from .diagnostics.simulate import StrategyReport as StrategyReport
+from .diagnostics.simulate import compare_strategies as compare_strategies
+from .distributions.categorical import Categorical as Categorical
+from .distributions.clustered import ClusteredPrompts as ClusteredPrompts
+from .distributions.exact_components import Decomposition as Decomposition
+from .distributions.exact_components import decompose as decompose
+from .distributions.gaussian_modes import GaussianModes as GaussianModes
+from .errors import InputError as InputError
+from .estimates import Estimate as Estimate
+from .pilot.estimate import Interval as Interval
+from .pilot.estimate import PilotEstimate as PilotEstimate
+from .pilot.estimate import estimate_components as estimate_components
+from .plan.allocate import Cost as Cost
+from .plan.allocate import PerPromptPlan as PerPromptPlan
+from .plan.allocate import PilotPlan as PilotPlan
+from .plan.allocate import Plan as Plan
+from .plan.allocate import RegretCurve as RegretCurve
+from .plan.allocate import allocate as allocate
+from .plan.allocate import allocate_per_prompt as allocate_per_prompt
+from .plan.allocate import optimal_responses as optimal_responses
+from .plan.allocate import plan_pilot as plan_pilot
+from .plan.allocate import regret_curve as regret_curve
+from .selection.exact_laws import inclusion_probability as inclusion_probability
+from .selection.facility_location import facility_location as facility_location
+from .selection.registry import Pool as Pool
+from .selection.registry import load_plugin as load_plugin
+from .selection.registry import register_strategy as register_strategy
+from .selection.registry import strategies as strategies
+from .selection.select import select as select
+from .selection.select_file import SelectionReport as SelectionReport
+from .selection.select_file import select_file as select_file
+from .tables.pilots import read_pilot as read_pilot
+from .variance import VarianceComponents as VarianceComponents
+from .variance import effective_responses as effective_responses
+from .variance import estimator_variance as estimator_variance
+from .variance import grouped_estimator_variance as grouped_estimator_variance
+from .variance import icc as icc
+from .variance import mrt_gain as mrt_gain
+from .variance import selected_components as selected_components
+from .variance import unequal_estimator_variance as unequal_estimator_variance
+
+__version__: str
