@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mrtsim.cli import count, non_negative, number, positive, probability, strict_json, table
+from mrtsim.cli.reading import add_files, told
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,12 +34,7 @@ def add_parser(subparsers: Any) -> None:
         description="Estimate V_x and V_{y|x} with intervals from per-response losses, and plan with them.",
         epilog=EXAMPLES,
     )
-    parser.add_argument(
-        "file",
-        metavar="FILE",
-        help="CSV, JSONL or Parquet by its ending; one row a response, or one row a prompt whose losses are a list "
-        "(JSONL, Parquet)",
-    )
+    add_files(parser)
     group = parser.add_argument_group("columns")
     group.add_argument(
         "--prompt-column", default="prompt_id", metavar="P", help="prompt ids (default prompt_id)"
@@ -98,10 +95,13 @@ def run(args: argparse.Namespace) -> int:
     from mrtsim.tables.pilots import read_pilot
 
     rows = read_pilot(
-        args.file,
+        args.files,
         prompt_column=args.prompt_column,
         loss_column=args.loss_column,
         group_column=args.group_column,
+        layout=args.layout,
+        format=args.format,
+        missing_ids=args.missing_ids,
     )
     try:
         pilot = estimate_components(
@@ -113,12 +113,12 @@ def run(args: argparse.Namespace) -> int:
             redundancy=args.redundancy,
         )
     except InputError as error:
-        raise InputError(f"{args.file}: {error}") from None
+        raise InputError(f"{told(args.files)}: {error}") from None
     planned = _plan(args, pilot, cost) if cost is not None and _goal(args) else None
     if args.json:
-        print(strict_json(_record(pilot, cost, planned)))
+        print(strict_json(_record(pilot, cost, planned, rows.notes)))
     else:
-        print(_text(args, pilot, cost, planned))
+        print(_text(args, pilot, cost, planned, rows.notes))
     return 0
 
 
@@ -192,11 +192,14 @@ def _refusal(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost, constra
             f", or plan at the {100 * pilot.confidence:g} % confidence limit with --plan-at low: "
             f"{number(offer.n_prompts)} prompts x {number(offer.responses_per_prompt)} responses"
         )
-    return f"{args.file}: {reason}; {advice}"
+    return f"{told(args.files)}: {reason}; {advice}"
 
 
 def _record(
-    pilot: PilotEstimate, cost: Cost | None, planned: tuple[Plan, Any, dict[str, Any]] | None
+    pilot: PilotEstimate,
+    cost: Cost | None,
+    planned: tuple[Plan, Any, dict[str, Any]] | None,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -215,7 +218,7 @@ def _record(
         "n_responses": pilot.n_responses,
         "method": pilot.method,
         "confidence": pilot.confidence,
-        "warnings": list(pilot.warnings),
+        "warnings": [*notes, *pilot.warnings],
     }
     if pilot.n_groups is not None:
         record |= {"n_groups": pilot.n_groups, "redundancy": pilot.redundancy}
@@ -232,6 +235,7 @@ def _text(
     pilot: PilotEstimate,
     cost: Cost | None,
     planned: tuple[Plan, Any, dict[str, Any]] | None,
+    notes: Sequence[str],
 ) -> str:
     from mrtsim.cli.allocate import plan_text
 
@@ -239,7 +243,8 @@ def _text(
     per_prompt = number(pilot.n_responses / pilot.n_prompts)
     groups = "" if pilot.n_groups is None else f" in {pilot.n_groups} groups"
     lines = [
-        f"{args.file}: {pilot.n_responses} responses to {pilot.n_prompts} prompts{groups}, {per_prompt} a prompt",
+        f"{told(args.files)}: {pilot.n_responses} responses to {pilot.n_prompts} prompts{groups}, "
+        f"{per_prompt} a prompt",
         f"mean loss {number(pilot.mean)}, standard error {number(pilot.standard_error)}",
         "",
     ]
@@ -273,7 +278,7 @@ def _text(
             f"  Should the ratio lie anywhere in its interval, K = {plan.responses_per_prompt} gives at most "
             f"{number(regret, 2)} % more variance than the best K at equal cost."
         )
-    for warning in pilot.warnings:
+    for warning in (*notes, *pilot.warnings):
         lines += ["", textwrap.fill(f"warning: {warning}", 100, subsequent_indent="  ")]
     return "\n".join(lines)
 

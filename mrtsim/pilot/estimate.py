@@ -386,13 +386,11 @@ def _codes(labels: ArrayLike, rows: int, name: str) -> tuple[Ints, Ints]:
     elif array.dtype.kind in "biuf":
         codes = np.unique(array, return_inverse=True)[1]
     else:
-        import polars as pl
-
-        from mrtsim.tables.pilots import first_rows
+        from mrtsim.tables.values import Labels
 
         if array.dtype.kind == "O" and any(label is None for label in array):
             raise InputError(f"{name} has a missing label: every loss needs one")
-        codes = first_rows(pl.Series(array.astype(str)))
+        codes = Labels().of_texts(map(str, array.tolist()), rows)
     present = np.bincount(codes) > 0
     if not present.all():
         codes = (np.cumsum(present) - 1)[codes]

@@ -1,0 +1,275 @@
+"""CSV and TSV: a header, then one record per row; quoted fields may hold line ends."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrtsim.errors import InputError
+from mrtsim.tables import paths
+from mrtsim.tables.columns import PythonColumn
+from mrtsim.tables.cut import cut_cell, is_whole
+from mrtsim.tables.format import CHUNK_BYTES, Format, Records, Write
+from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed
+
+ROWS_AT_ONCE = 4096
+
+
+class CsvFormat(Format):
+    """Comma-separated values, strictly: a row of another length or an odd quote is an error, never repaired."""
+
+    name = "csv"
+    endings = (".csv",)
+    delimiter = ","
+    plain_text = True
+
+    def columns(self) -> list[str]:
+        with self._rows() as rows:
+            return self._header(rows)
+
+    def _header(self, rows: Iterator[list[str]]) -> list[str]:
+        names = next(rows, [])
+        if not names:
+            raise self.file.error("blank; expected a header with the names of the columns", "line 1")
+        for name in names:
+            if names.count(name) > 1:
+                raise self.file.error(
+                    f"column {name!r} appears {names.count(name)} times; rename all but one"
+                )
+        return names
+
+    @contextmanager
+    def _rows(self, record: list[str] | None = None) -> Iterator[Any]:
+        """A reader of the file's rows; `record` receives the lines that each is read from."""
+        limit = csv.field_size_limit(sys.maxsize)  # a cell may hold an embedding; the limit is global
+        try:
+            with self.file.open() as file:
+                lines: Any = io.TextIOWrapper(file, "utf-8-sig", newline="\n")  # type: ignore[type-var]
+                if record is not None:
+                    lines = _remembered(lines, record)
+                yield csv.reader(lines, strict=True, delimiter=self.delimiter)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise self._explained(error) from None
+        finally:
+            csv.field_size_limit(limit)
+
+    def records(self, columns: Sequence[str] | None, *, copies: bool = False) -> Iterator[Records]:
+        read = self._records_with_text if copies else self._records_alone
+        row = 0
+        for records in read():
+            yield records
+            row += len(records)
+        if not row:
+            raise self.file.error("has columns but no rows")
+
+    def _records_alone(self) -> Iterator[CsvRecords]:
+        with self._rows() as rows:
+            names = self._header(rows)
+            many = 64
+            while batch := list(islice(rows, many)):
+                size = sum(sum(map(len, row)) + len(row) for row in batch[:64]) / len(batch[:64])
+                many = max(1, min(ROWS_AT_ONCE, int(CHUNK_BYTES / (size + 1))))
+                if set(map(len, batch)) != {len(names)}:
+                    batch = [row for row in batch if row]  # blank lines
+                    if not set(map(len, batch)) <= {len(names)}:
+                        raise self._odd_row(len(names))
+                yield CsvRecords(self, names, batch, None)
+
+    def _records_with_text(self) -> Iterator[CsvRecords]:
+        record: list[str] = []
+        with self._rows(record) as rows:
+            names = self._header(rows)
+            batch: list[list[str]] = []
+            texts: list[str] = []
+            size = 0
+            record.clear()
+            for row in rows:
+                if row:
+                    if len(row) != len(names):
+                        raise self._odd_row(len(names))
+                    batch.append(row)
+                    texts.append(record[0] if len(record) == 1 else "".join(record))
+                    size += len(texts[-1])
+                record.clear()
+                if len(batch) >= ROWS_AT_ONCE or size > CHUNK_BYTES:
+                    yield CsvRecords(self, names, batch, texts)
+                    batch, texts, size = [], [], 0
+            if batch:
+                yield CsvRecords(self, names, batch, texts)
+
+    def _located(self) -> Iterator[tuple[int, list[str]]]:
+        """Every row with its first line, to find the one that a message is about."""
+        limit = csv.field_size_limit(sys.maxsize)
+        line = 0
+        try:
+            with self.file.open() as file:
+                reader = csv.reader(self._decoded(file), strict=True, delimiter=self.delimiter)
+                for row in reader:
+                    yield line + 1, row
+                    line = reader.line_num
+        except csv.Error as error:
+            text = str(error)
+            if "delimiter" in text or "expected after" in text:
+                hint = 'text after a closing quote; write a quote inside a quoted field as ""'
+            elif "end of data" in text:
+                hint = "a quoted field is never closed"
+            elif "new-line" in text:
+                hint = "a line end without its line feed; convert the line ends"
+            else:
+                hint = text
+            raise self.file.error(f"not CSV ({hint})", f"line {line + 1}") from None
+        finally:
+            csv.field_size_limit(limit)
+
+    def _decoded(self, file: Any) -> Iterator[str]:
+        for number, line in enumerate(file, 1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise self.file.error(
+                    f"not UTF-8 text ({error.reason}); save the file as UTF-8", f"line {number}"
+                ) from None
+
+    def _explained(self, error: Exception) -> InputError:
+        try:
+            for _ in self._located():
+                pass
+        except InputError as found:
+            return found
+        return self.file.error(f"not CSV ({error})")
+
+    def _odd_row(self, width: int) -> InputError:
+        for line, row in islice(self._located(), 1, None):
+            if row and len(row) != width:
+                return self.file.error(f"{len(row)} fields where the header has {width}", f"line {line}")
+        return self.file.error("changed while it was read")
+
+    def place(self, row: int) -> str:
+        filled = (line for line, fields in islice(self._located(), 1, None) if fields)
+        line = next(islice(filled, row, None), None)
+        return f"row {row + 1}" if line is None else f"line {line}"
+
+    def no_column(self, name: str, option: str) -> InputError:
+        present = self.columns()
+        marks = [mark for mark in (";", "\t", "|", ",") if mark != self.delimiter and mark in present[0]]
+        if len(present) == 1 and marks:
+            told = {"\t": "say --format tsv", ",": "say --format csv"}.get(
+                marks[0], f"this header has {marks[0]!r} instead: separate the columns by commas"
+            )
+            return InputError(
+                f"{self.file.name}: no column {name!r} in the header {present[0][:60]!r}; {told}"
+            )
+        return super().no_column(name, option)
+
+    @contextmanager
+    def writer(self, path: Path) -> Iterator[Write]:
+        header: list[str] = []
+        with self._rows(header) as rows:
+            self._header(rows)
+        text = "".join(header)
+        mark = BYTE_ORDER_MARK if self._marked() else b""
+        with compressed(path) as file:
+            last = mark + text.encode()
+            file.write(last)
+
+            def write(piece: str) -> None:
+                nonlocal last
+                if not piece:
+                    return
+                if not last.endswith(b"\n"):
+                    file.write(b"\r\n" if text.endswith("\r\n") else b"\n")
+                last = piece.encode()
+                file.write(last)
+
+            yield write
+
+    def _marked(self) -> bool:
+        with self.file.open() as file:
+            return file.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK
+
+    def joins(self, other: Format) -> str | None:
+        if isinstance(other, CsvFormat) and other.columns() != self.columns():
+            return "their headers differ"
+        return None
+
+
+class TsvFormat(CsvFormat):
+    """Tab-separated values, with the quotes of CSV."""
+
+    name = "tsv"
+    endings = (".tsv", ".tab")
+    delimiter = "\t"
+
+
+class CsvRecords(Records):
+    """Rows of CSV, and where they are copied, the text of each."""
+
+    def __init__(self, format_: CsvFormat, names: list[str], rows: list[list[str]], texts: list[str] | None):
+        self.format, self.names, self.rows, self.texts = format_, names, rows, texts
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def column(self, name: str) -> PythonColumn:
+        return PythonColumn(list(map(itemgetter(self.names.index(name)), self.rows)), plain_text=True)
+
+    def kept(self, keep: NDArray[np.bool_]) -> str:
+        assert self.texts is not None
+        return "".join(text for text, kept in zip(self.texts, keep, strict=True) if kept)
+
+    def cut(self, keep: Sequence[Any], pools: Sequence[paths.Path]) -> str:
+        assert self.texts is not None
+        at = {}
+        for pool in pools:
+            at.setdefault(self.names.index(pool.column), []).append(pool.fields)
+        pieces = []
+        for index, (text, row, chosen) in enumerate(zip(self.texts, self.rows, keep, strict=True)):
+            whole = is_whole(chosen)
+            if whole:
+                pieces.append(text)
+            elif whole is False:
+                fields = _raw_fields(text, self.format.delimiter)
+                for column, inside in at.items():
+                    value = cut_cell(row[column], inside, chosen, index)
+                    fields[column] = '"' + value.replace('"', '""') + '"'
+                end = re.search(r"(?:\r?\n)?\Z", text)
+                pieces.append(self.format.delimiter.join(fields) + (end.group() if end else ""))
+        return "".join(pieces)
+
+
+def _raw_fields(text: str, delimiter: str) -> list[str]:
+    """The fields of one record as they are written, quotes included."""
+    text = re.sub(r"\r?\n\Z", "", text)
+    fields, at = [], 0
+    while True:
+        if text.startswith('"', at):
+            end = at + 1
+            while True:
+                end = text.index('"', end) + 1
+                if not text.startswith('"', end):
+                    break
+                end += 1
+        else:
+            end = text.find(delimiter, at)
+            end = len(text) if end < 0 else end
+        fields.append(text[at:end])
+        if end >= len(text):
+            return fields
+        at = end + 1
+
+
+def _remembered(lines: Iterator[str], record: list[str]) -> Iterator[str]:
+    for line in lines:
+        record.append(line)
+        yield line

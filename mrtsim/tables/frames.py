@@ -1,0 +1,57 @@
+"""Tables in memory: pandas, polars, pyarrow and `datasets`, by the Arrow C stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mrtsim.errors import InputError
+from mrtsim.tables.arrow_format import sliced
+from mrtsim.tables.format import Format, Records
+from mrtsim.tables.sources import InputFile
+from mrtsim.tables.values import first_line
+
+
+def arrow_table(frame: Any) -> Any:
+    """A table in memory as an Arrow table.
+
+    Raises:
+        InputError: it is no such table.
+    """
+    import pyarrow as pa
+
+    if type(frame).__module__.split(".")[0] == "datasets" and not isinstance(frame, pa.Table):
+        if not hasattr(frame, "with_format") or not hasattr(frame, "__getitem__") or isinstance(frame, dict):
+            raise InputError(
+                f"expected one split of a data set, got {type(frame).__name__}: name it, dataset['train']"
+            )
+        return frame.with_format("arrow")[:]
+    try:
+        return pa.table(frame)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"cannot read the {type(frame).__name__} as a table ({first_line(error)})") from None
+
+
+class FrameFormat(Format):
+    """A table in memory; it is read like a file, and the kept rows are an Arrow table."""
+
+    name = "table"
+    endings = ()
+    unit = "row"
+
+    def __init__(self, frame: Any):
+        self.table = arrow_table(frame)
+        super().__init__(InputFile(Path(), f"the {type(frame).__name__}", None, b"", ""))
+
+    def columns(self) -> list[str]:
+        return self.table.schema.names
+
+    def records(self, columns: Sequence[str] | None, *, copies: bool = False) -> Iterator[Records]:
+        from mrtsim.tables.arrow_records import ArrowRecords
+
+        if not self.table.num_rows:
+            raise self.file.error("has columns but no rows")
+        table = self.table if columns is None or copies else self.table.select(list(columns))
+        for part in sliced(table):
+            yield ArrowRecords(part)

@@ -1,0 +1,157 @@
+"""Columns of files and tables as NumPy arrays: one entry per response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrtsim.errors import InputError
+from mrtsim.tables.formats import Tables, open_tables
+from mrtsim.tables.reader import Kind, Layout, MissingIds, Reader, Wanted
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Ids of one kind, one per response.
+
+    Attributes:
+        codes: which id each response has: 0, 1, ... in the order in which they first appear, (rows,).
+        names: the ids as text, by code.
+    """
+
+    codes: NDArray[np.int64]
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class ColumnData:
+    """What `read_columns` read, one entry per response.
+
+    Attributes:
+        ids: by role.
+        numbers: finite numbers by role, (rows,).
+        vectors: by role, (rows, features).
+        layout: "rows", one row per response, or "prompts", one row per prompt.
+        dropped: rows that were left out since an id was missing.
+        notes: what a report should say about the reading.
+        reader: behind it; gives messages their place.
+    """
+
+    ids: dict[str, Ids]
+    numbers: dict[str, NDArray[np.float64]]
+    vectors: dict[str, NDArray[np.floating]]
+    layout: Layout
+    dropped: int
+    notes: list[str]
+    reader: Reader
+    _places: list[tuple[int, int, NDArray[np.int64]]]
+
+    def error(self, message: str, response: int, role: str | None = None) -> InputError:
+        """An InputError about one response, counted from 0, with its file and line, and the column of a role."""
+        column = next((w.column for w in self.reader.wanted if w.role == role), None)
+        for number, row, sizes in self._places:
+            if response < (total := int(sizes.sum())):
+                inside = int(np.searchsorted(np.cumsum(sizes), response, side="right"))
+                return self.reader.error(message, number, row + inside, column)
+            response -= total
+        return self.reader.tables[0].error(message)
+
+
+def read_columns(
+    source: Tables,
+    *,
+    ids: Mapping[str, str],
+    numbers: Mapping[str, str] | None = None,
+    vectors: Mapping[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
+    layout: Layout | None = None,
+    format: str | None = None,
+    missing_ids: MissingIds = "error",
+) -> ColumnData:
+    """Read columns of a file, several files or a table in memory.
+
+    Args:
+        source: a file, a folder of shards, a pattern, "-" for standard input, several of these, or a table of pandas,
+            polars, pyarrow or `datasets`.
+        ids: role -> column of ids (text or numbers, compared as text), {"prompt": "prompt_id"}; the first is the
+            prompt's.
+        numbers: role -> column of finite numbers, {"loss": "loss"}; with one row per prompt each holds a list.
+        vectors: role -> column of lists of numbers, all of one length.
+        options: role -> the option of the command line that names its column, for messages; `--ROLE-column` if absent.
+        layout: "rows" (one row per response) or "prompts" (one row per prompt); None recognises it.
+        format: of the files, such as "csv"; None recognises it.
+        missing_ids: a row without an id is an error, or is dropped and counted ("drop").
+
+    Returns:
+        Arrays with one entry per response, in the order of the files.
+
+    Raises:
+        InputError: something cannot be read or used; the message names the file, the line and the column.
+    """
+    told = options or {}
+    kinds: tuple[tuple[Kind, Mapping[str, str]], ...] = (
+        ("id", ids),
+        ("number", numbers or {}),
+        ("vector", vectors or {}),
+    )
+    wanted = [
+        Wanted(role, column, kind, told.get(role, ""))
+        for kind, columns in kinds
+        for role, column in columns.items()
+    ]
+    reader = Reader(open_tables(source, format), wanted, layout, missing_ids=missing_ids)
+    parts: dict[str, list[NDArray[Any]]] = {w.role: [] for w in reader.roles}
+    places = []
+    for batch in reader.batches():
+        if (empty := (batch.sizes == 0) & ~batch.dropped).any():
+            column = next((w.column for w in reader.roles if w.kind != "id"), None)
+            raise reader.error(
+                "no list, or an empty one; a prompt needs one response or more",
+                batch.file,
+                batch.first_row + int(np.argmax(empty)),
+                column,
+            )
+        for role, values in (*batch.ids.items(), *batch.numbers.items(), *batch.vectors.items()):
+            if values is not None:
+                _same_width(reader, parts[role], values, batch, role)
+                parts[role].append(values)
+        places.append((batch.file, batch.first_row, batch.sizes))
+    joined = {role: np.concatenate(pieces) for role, pieces in parts.items()}
+    if not len(next(iter(joined.values()))):
+        raise reader.tables[0].file.error("no row is left: every one misses an id")
+    return ColumnData(
+        {role: _ids(joined[role], labels.names) for role, labels in reader.labels.items()},
+        {w.role: joined[w.role] for w in reader.roles if w.kind == "number"},
+        {w.role: joined[w.role] for w in reader.roles if w.kind == "vector"},
+        reader.layout or "rows",
+        reader.dropped,
+        reader.notes(),
+        reader,
+        places,
+    )
+
+
+def _ids(codes: NDArray[np.int64], names: list[str]) -> Ids:
+    """The ids that are left, without gaps where rows were dropped."""
+    present = np.bincount(codes, minlength=len(names)) > 0
+    if not present.all():
+        codes = (np.cumsum(present) - 1)[codes]
+        names = [name for name, there in zip(names, present.tolist(), strict=True) if there]
+    return Ids(codes, names)
+
+
+def _same_width(
+    reader: Reader, parts: Sequence[NDArray[Any]], values: NDArray[Any], batch: Any, role: str
+) -> None:
+    if values.ndim == 2 and parts and parts[0].shape[1] != values.shape[1]:
+        column = next(w.column for w in reader.wanted if w.role == role)
+        raise reader.error(
+            f"a list of {values.shape[1]} features where others have {parts[0].shape[1]}",
+            batch.file,
+            batch.first_row,
+            column,
+        )

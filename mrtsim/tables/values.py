@@ -1,0 +1,263 @@
+"""Values of a table as numbers, vectors and ids: the same rules for every format."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import math
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, count
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What stands for "no value" where every value is text.
+MISSING_TEXT = frozenset({"", "NA", "nan", "NaN", "NAN", "None", "none", "null", "NULL", "Null"})
+TRUTH = {"true": 1.0, "false": 0.0}
+LONGEST_SHOWN = 60
+
+
+class Wrong(Exception):
+    """A value that cannot be used: its index among those given, and what is wrong with it."""
+
+    def __init__(self, index: int, message: str):
+        super().__init__(message)
+        self.index, self.message = index, message
+
+
+def numbers(values: Sequence[Any], what: str = "number") -> NDArray[np.float64]:
+    """Python values as finite numbers: numbers, true and false, and text that is one of these.
+
+    Args:
+        values: as a format gives them; None is a missing one.
+        what: what a message calls one of them, "loss" or "reward".
+
+    Raises:
+        Wrong: the first that is not a finite number.
+    """
+    kinds = set(map(type, values))
+    array = None
+    if kinds <= {float, int, bool}:
+        try:
+            array = np.array(values, np.float64)
+        except OverflowError:
+            array = None
+    elif kinds == {str}:
+        joined = "".join(values)
+        if joined.isascii() and "_" not in joined:
+            try:
+                array = np.fromiter(map(float, values), np.float64, len(values))
+            except ValueError:
+                array = None
+    if array is not None and np.isfinite(array).all():
+        return array
+    result = np.empty(len(values))
+    for index, value in enumerate(values):
+        result[index] = found = number(value)
+        if not math.isfinite(found):
+            raise Wrong(index, why_not_a_number(value, what))
+    return result
+
+
+def number(value: Any) -> float:
+    """A value as a number; NaN where it is none."""
+    if isinstance(value, str):
+        text = value.strip()
+        if not text.isascii() or "_" in text:
+            return math.nan
+        try:
+            return float(text)
+        except ValueError:
+            return TRUTH.get(text.lower(), math.nan)
+    if isinstance(value, float | int | bool | decimal.Decimal | np.generic):
+        try:
+            return float(value)  # type: ignore[arg-type]
+        except (OverflowError, ValueError, TypeError):
+            return math.nan
+    return math.nan
+
+
+def why_not_a_number(value: Any, what: str) -> str:
+    """A message about a value that is not a finite number."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return f"no {what}; every response needs one"
+    if isinstance(value, dict):
+        fields = ", ".join(map(str, list(value)[:12])) or "none"
+        return f"an object with fields {fields}: name one"
+    if isinstance(value, list | tuple):
+        return f"a list, {shown(value)}, where one {what} is expected"
+    seen = shown(value)
+    if str(value).strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return f"{seen} is not a finite number: leave the response out or mend it"
+    if isinstance(value, str) and "," in value and "[" not in value:
+        return f"{seen} is not a number; write the decimals after a point"
+    return f"{seen} is not a finite number"
+
+
+def vectors(values: Sequence[Any]) -> NDArray[np.float64]:
+    """Lists of numbers, all of one length, as a matrix (values, features); JSON text and `[[...]]` are lists too.
+
+    Raises:
+        Wrong: the first that is not a list of finite numbers, or not as long as the first.
+    """
+    rows = [_flat_vector(value) for value in values]
+    width = len(rows[0]) if rows and isinstance(rows[0], list | tuple) else 0
+    if width and all(isinstance(row, list | tuple) and len(row) == width for row in rows):
+        flat = list(chain.from_iterable(rows))
+        if set(map(type, flat)) <= {float, int, bool}:
+            try:
+                matrix = np.array(flat, np.float64).reshape(len(rows), width)
+            except OverflowError:
+                matrix = np.full((1, 1), np.nan)
+            if np.isfinite(matrix).all():
+                return matrix
+    result = np.empty((len(rows), width))
+    for index, row in enumerate(rows):
+        if not isinstance(row, list | tuple) or not row:
+            raise Wrong(index, f"{shown(values[index])} is not a list of finite numbers")
+        found = [number(item) for item in row]
+        if not all(map(math.isfinite, found)):
+            raise Wrong(index, f"{shown(values[index])} is not a list of finite numbers")
+        if len(found) != width:
+            raise Wrong(index, f"a list of {len(found)} features where others have {width}")
+        result[index] = found
+    return result
+
+
+def _flat_vector(value: Any) -> Any:
+    value = as_list(value)
+    if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], list | tuple):
+        return value[0]
+    return value
+
+
+def as_list(value: Any) -> Any:
+    """The list or object that JSON text holds; anything else as it is."""
+    if (
+        isinstance(value, str)
+        and value[:1] in ("[", "{", " ", "\n", "\t")
+        and value.strip()[:1] in ("[", "{")
+    ):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+class Labels:
+    """Ids of one kind as numbers, 0, 1, ... in the order in which they first appear.
+
+    Attributes:
+        names: the ids as text, by number.
+        kinds: the kinds of values that they came from, such as "text" and "whole number".
+    """
+
+    def __init__(self) -> None:
+        self._codes: defaultdict[str, int] = defaultdict(count().__next__)
+        self.kinds: set[str] = set()
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._codes)
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def of_texts(self, texts: Iterable[str], size: int) -> NDArray[np.int64]:
+        """Numbers of ids that are text already."""
+        return np.fromiter(map(self._codes.__getitem__, texts), np.int64, size)
+
+    def of(self, values: Sequence[Any], *, plain_text: bool = False) -> NDArray[np.int64]:
+        """Numbers of ids, -1 for a missing one.
+
+        Args:
+            values: as a format gives them.
+            plain_text: whether every value is text, as in CSV, where "NA" and the like stand for a missing one.
+
+        Raises:
+            Wrong: the first that cannot be an id, such as a list.
+        """
+        kinds = set(map(type, values))
+        if kinds == {str}:
+            self.kinds.add("text")
+            missing = MISSING_TEXT.intersection(values) if plain_text else ({""} if "" in values else set())
+            if not missing:
+                return self.of_texts(values, len(values))
+        elif kinds == {int}:
+            self.kinds.add("whole number")
+            return self.of_texts(map(str, values), len(values))
+        codes = np.empty(len(values), np.int64)
+        for index, value in enumerate(values):
+            text = id_text(value, plain_text=plain_text)
+            if isinstance(text, Wrong):
+                raise Wrong(index, text.message)
+            codes[index] = -1 if text is None else self._codes[text]
+            if text is not None:
+                self.kinds.add(_kind(value))
+        return codes
+
+
+def id_text(value: Any, *, plain_text: bool = False) -> str | Wrong | None:
+    """An id as text in its shortest exact form; None where it is missing."""
+    if isinstance(value, str):
+        if plain_text:
+            return None if value.strip() in MISSING_TEXT else value
+        return value or None
+    if value is None:
+        return None
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, float | np.floating):
+        return None if math.isnan(value) else repr(float(value)) if isinstance(value, float) else str(value)
+    if isinstance(value, int | np.integer | decimal.Decimal | uuid.UUID):
+        return str(value)
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if is_conversation(value):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    if isinstance(value, dict):
+        return Wrong(0, f"an object with fields {', '.join(map(str, list(value)[:12])) or 'none'}: name one")
+    return Wrong(0, f"{shown(value)} is not an id (text or a number)")
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether a value is a list of chat turns: objects with role and content, or from and value."""
+    return isinstance(value, list) and bool(value) and all(map(is_turn, value))
+
+
+def is_turn(value: Any) -> bool:
+    """Whether a value is one turn of a chat."""
+    return isinstance(value, dict) and (
+        {"role", "content"} <= value.keys() or {"from", "value"} <= value.keys()
+    )
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, bool | np.bool_):
+        return "true or false"
+    if isinstance(value, int | np.integer):
+        return "whole number"
+    if isinstance(value, float | np.floating | decimal.Decimal):
+        return "number with decimals"
+    return type(value).__name__
+
+
+def shown(value: Any, most: int = LONGEST_SHOWN) -> str:
+    """A value in a message, at most `most` characters of it."""
+    text = repr(value[: most + 1]) if isinstance(value, str) else repr(value)
+    return text if len(text) <= most else text[:most] + "..."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, for one of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+Texts = Callable[[Any], str]
