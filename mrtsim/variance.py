@@ -30,6 +30,22 @@ class VarianceComponents:
     group: float = 0.0
 
 
+@dataclass(frozen=True)
+class CrossedComponents:
+    """Variance components where the same judges (or seeds, checkpoints) see every prompt, in squared units of the loss.
+
+    `prompt` is V_p, between prompts; `judge` is V_j, what all responses of a judge have in common; `interaction` is
+    V_pj, what the responses in a cell (one prompt, one judge) have in common beyond both; `response` is V_r, between
+    the responses in a cell. Where each cell has one response the last two cannot be told apart: `response` is then
+    V_e = V_pj + V_r and `interaction` 0. Estimates may be negative and are kept as they are.
+    """
+
+    prompt: float
+    judge: float
+    interaction: float
+    response: float
+
+
 def estimator_variance(
     components: VarianceComponents,
     n_prompts: ArrayLike,
@@ -80,6 +96,38 @@ def estimator_variance(
     pool_means = between + (components.response / candidates if candidates else 0.0)
     return _plain(
         (1 - sampled_prompts) * pool_means / n + (1 - sampled_responses) * components.response / (n * k)
+    )
+
+
+def crossed_variance(
+    components: CrossedComponents,
+    n_prompts: ArrayLike,
+    n_judges: ArrayLike,
+    responses_per_cell: ArrayLike = 1,
+    *,
+    fixed_judges: bool = False,
+) -> Any:
+    """Variance of the mean loss of a crossed design: V_p/N + V_j/J + V_pj/(NJ) + V_r/(NJK).
+
+    Args:
+        components: The four variance components.
+        n_prompts: N, whole numbers of at least 1.
+        n_judges: J, whole numbers of at least 1.
+        responses_per_cell: K, whole numbers of at least 1.
+        fixed_judges: Whether the target is the mean over these judges, not over all that could be drawn: without
+            V_j/J.
+
+    Returns:
+        The variance, a float where every argument is a number, else an array.
+
+    Raises:
+        InputError: A number below 1 or not whole.
+    """
+    n, j = _counts("n_prompts", n_prompts), _counts("n_judges", n_judges)
+    k = _counts("responses_per_cell", responses_per_cell)
+    shared = 0.0 if fixed_judges else components.judge / j
+    return _plain(
+        components.prompt / n + shared + components.interaction / (n * j) + components.response / (n * j * k)
     )
 
 

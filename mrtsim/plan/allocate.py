@@ -543,7 +543,7 @@ def _components(components: VarianceComponents, redundancy: float) -> tuple[Frac
 
 
 def _exact(name: str, value: Any) -> Fraction:
-    """The decimal that a number prints as; 0 or between LEAST and MOST."""
+    """The decimal that a number prints as, or the fraction it is; 0 or between LEAST and MOST."""
     try:
         number = float(value) if not isinstance(value, str) else math.nan
     except (TypeError, ValueError):
@@ -554,7 +554,7 @@ def _exact(name: str, value: Any) -> Fraction:
         raise InputError(
             f"{name} = {number!r} is out of range: choose units that put it between 1e-50 and 1e50"
         )
-    return Fraction(repr(number))
+    return value if isinstance(value, Fraction) else Fraction(repr(number))
 
 
 def _count(name: str, value: Any) -> int:
