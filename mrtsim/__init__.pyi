@@ -29,6 +29,9 @@ from .plan.allocate import allocate_per_prompt as allocate_per_prompt
 from .plan.allocate import optimal_responses as optimal_responses
 from .plan.allocate import plan_pilot as plan_pilot
 from .plan.allocate import regret_curve as regret_curve
+from .plan.judges import CrossedCost as CrossedCost
+from .plan.judges import CrossedPlan as CrossedPlan
+from .plan.judges import allocate_judges as allocate_judges
 from .selection.exact_laws import inclusion_probability as inclusion_probability
 from .selection.facility_location import facility_location as facility_location
 from .selection.registry import Pool as Pool
@@ -39,7 +42,9 @@ from .selection.select import select as select
 from .selection.select_file import SelectionReport as SelectionReport
 from .selection.select_file import select_file as select_file
 from .tables.pilots import read_pilot as read_pilot
+from .variance import CrossedComponents as CrossedComponents
 from .variance import VarianceComponents as VarianceComponents
+from .variance import crossed_variance as crossed_variance
 from .variance import effective_responses as effective_responses
 from .variance import estimator_variance as estimator_variance
 from .variance import grouped_estimator_variance as grouped_estimator_variance
