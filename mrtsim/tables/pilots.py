@@ -1,4 +1,4 @@
-"""Pilots: the losses of a file or a table, with the prompt and the group of each response."""
+"""Pilots: the losses of a file or a table, with the prompt, the group and the judge of each response."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mrtsim.errors import InputError
 from mrtsim.tables.formats import Tables
 from mrtsim.tables.read import ColumnData, read_columns
 from mrtsim.tables.reader import Layout, MissingIds
 from mrtsim.tables.values import shown
+
+# Columns whose ids may be common to all prompts (`mrtsim.pilot.common_judges`): read where they are there.
+MAYBE_COMMON = ("response_id", "seed", "judge", "rater", "annotator", "model", "epoch", "run", "sample")
+POSITION = "place in the list"  # of the responses to a prompt; in Python a column of the array
 
 
 @dataclass(frozen=True)
@@ -18,16 +23,21 @@ class Pilot:
     """Losses of a pilot, one entry per response; `estimate_components(pilot.losses, pilot.prompts, ...)` takes them.
 
     Attributes:
-        losses: finite numbers, (rows,).
+        losses: finite numbers, (rows,); with a vector column (rows, features).
         prompts: which prompt each belongs to, 0, 1, ... in the order in which they first appear, (rows,).
         groups: which group of redundant prompts, numbered the same way, (rows,); None where no group column was asked
             for.
+        judges: which judge, numbered the same way, (rows,); None where no judge column was asked for.
+        maybe_common: by name, columns of other ids that may be common to all prompts, numbered the same way, (rows,);
+            none where a judge column was asked for.
         data: everything that was read, with the ids as text.
     """
 
     losses: NDArray[np.float64]
     prompts: NDArray[np.int64]
     groups: NDArray[np.int64] | None
+    judges: NDArray[np.int64] | None
+    maybe_common: dict[str, NDArray[np.int64]]
     data: ColumnData = field(repr=False)
 
     @property
@@ -42,6 +52,8 @@ def read_pilot(
     prompt_column: str = "prompt_id",
     loss_column: str = "loss",
     group_column: str | None = None,
+    judge_column: str | None = None,
+    vector_column: str | None = None,
     layout: Layout | None = None,
     format: str | None = None,
     missing_ids: MissingIds = "error",
@@ -54,6 +66,9 @@ def read_pilot(
         prompt_column: of the prompt ids; this and the others may be dotted paths, `completions.score`.
         loss_column: of the losses.
         group_column: of groups of redundant prompts.
+        judge_column: of judges, seeds or checkpoints that are common to all prompts.
+        vector_column: of a list of numbers per response, all of one length (a gradient or a sketch of one), in place
+            of the losses.
         layout: "rows" (one row per response) or "prompts" (one row per prompt); None recognises it.
         format: of the files, such as "csv"; None recognises it.
         missing_ids: a row without an id is an error, or is dropped and counted ("drop").
@@ -61,9 +76,22 @@ def read_pilot(
     Raises:
         InputError: the file cannot be read, has no such column, or holds a value that is not a loss, an id or a group.
     """
-    ids = {"prompt": prompt_column} | ({} if group_column is None else {"group": group_column})
+    if vector_column is not None and loss_column != "loss":
+        raise InputError("give --vector-column or --loss-column: a pilot has vectors or losses")
+    columns = {"prompt": prompt_column, "group": group_column, "judge": judge_column}
+    ids = {role: column for role, column in columns.items() if column is not None}
+    others = () if judge_column is not None else MAYBE_COMMON
     data = read_columns(
-        source, ids=ids, numbers={"loss": loss_column}, layout=layout, format=format, missing_ids=missing_ids
+        source,
+        ids=ids,
+        numbers={"loss": loss_column} if vector_column is None else {},
+        vectors={} if vector_column is None else {"vector": vector_column},
+        optional_ids={
+            name: name for name in others if name not in {*ids.values(), loss_column, vector_column}
+        },
+        layout=layout,
+        format=format,
+        missing_ids=missing_ids,
     )
     prompts = data.ids["prompt"]
     if len(prompts.names) > 1 and len(prompts.names) == len(prompts.codes):
@@ -74,7 +102,28 @@ def read_pilot(
     groups = data.ids["group"].codes if group_column is not None else None
     if groups is not None:
         _one_group_each(data)
-    return Pilot(data.numbers["loss"], prompts.codes, groups, data)
+    return Pilot(
+        losses=data.numbers["loss"] if vector_column is None else data.vectors["vector"].astype(np.float64),
+        prompts=prompts.codes,
+        groups=groups,
+        judges=data.ids["judge"].codes if judge_column is not None else None,
+        maybe_common=_positions(data) | {name: data.ids[name].codes for name in others if name in data.ids}
+        if others
+        else {},
+        data=data,
+    )
+
+
+def _positions(data: ColumnData) -> dict[str, NDArray[np.int64]]:
+    """The places of responses in their prompt's list, where every prompt has one list and all are as long."""
+    prompts = data.ids["prompt"]
+    if data.layout != "prompts":
+        return {}
+    n, rows = len(prompts.names), len(prompts.codes)
+    k = rows // n
+    if rows != n * k or np.any(prompts.codes != np.repeat(np.arange(n), k)):
+        return {}
+    return {POSITION: np.tile(np.arange(k), n)}
 
 
 def _one_group_each(data: ColumnData) -> None:

@@ -32,7 +32,7 @@ class ColumnData:
     """What `read_columns` read, one entry per response.
 
     Attributes:
-        ids: by role.
+        ids: by role; of those that were optional, the ones that every response has.
         numbers: finite numbers by role, (rows,).
         vectors: by role, (rows, features).
         layout: "rows", one row per response, or "prompts", one row per prompt.
@@ -67,6 +67,7 @@ def read_columns(
     ids: Mapping[str, str],
     numbers: Mapping[str, str] | None = None,
     vectors: Mapping[str, str] | None = None,
+    optional_ids: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
     layout: Layout | None = None,
     format: str | None = None,
@@ -81,6 +82,7 @@ def read_columns(
             prompt's.
         numbers: role -> column of finite numbers, {"loss": "loss"}; with one row per prompt each holds a list.
         vectors: role -> column of lists of numbers, all of one length.
+        optional_ids: role -> column of ids that are read where they are there and whole, and else left out.
         options: role -> the option of the command line that names its column, for messages; `--ROLE-column` if absent.
         layout: "rows" (one row per response) or "prompts" (one row per prompt); None recognises it.
         format: of the files, such as "csv"; None recognises it.
@@ -103,9 +105,11 @@ def read_columns(
         for kind, columns in kinds
         for role, column in columns.items()
     ]
+    optional = optional_ids or {}
+    wanted += [Wanted(role, column, "id", required=False) for role, column in optional.items()]
     reader = Reader(open_tables(source, format), wanted, layout, missing_ids=missing_ids)
     parts: dict[str, list[NDArray[Any]]] = {w.role: [] for w in reader.roles}
-    places = []
+    places, partial = [], set[str]()
     for batch in reader.batches():
         if (empty := (batch.sizes == 0) & ~batch.dropped).any():
             column = next((w.column for w in reader.roles if w.kind != "id"), None)
@@ -119,12 +123,17 @@ def read_columns(
             if values is not None:
                 _same_width(reader, parts[role], values, batch, role)
                 parts[role].append(values)
+        partial |= {
+            role
+            for role in optional
+            if role in parts and (role not in batch.ids or (batch.ids[role] < 0).any())
+        }
         places.append((batch.file, batch.first_row, batch.sizes))
-    joined = {role: np.concatenate(pieces) for role, pieces in parts.items()}
+    joined = {role: np.concatenate(pieces) for role, pieces in parts.items() if role not in partial}
     if not len(next(iter(joined.values()))):
         raise reader.tables[0].file.error("no row is left: every one misses an id")
     return ColumnData(
-        {role: _ids(joined[role], labels.names) for role, labels in reader.labels.items()},
+        {role: _ids(joined[role], labels.names) for role, labels in reader.labels.items() if role in joined},
         {w.role: joined[w.role] for w in reader.roles if w.kind == "number"},
         {w.role: joined[w.role] for w in reader.roles if w.kind == "vector"},
         reader.layout or "rows",

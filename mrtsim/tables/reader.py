@@ -51,7 +51,7 @@ class Batch(NamedTuple):
 
     Arrays run over the responses. `sizes` has the number of responses of each record: 1 with one row per response, 0
     for a record that is left out or whose pool is missing. `ids` are numbers in the reader's `labels`; `numbers` and
-    `vectors` have None for a column that is not required and could not be read.
+    `vectors` have None for a column that is not required and could not be read, and `ids` lack it.
     """
 
     file: int
@@ -203,8 +203,9 @@ class Reader:
         nested = self.layout == "prompts"
         row_ids, later = self._row_ids(number, row, records)
         dropped = np.zeros(len(records), bool)
-        for codes in row_ids.values():
-            dropped |= codes < 0
+        for wanted in self.roles:
+            if wanted.required and wanted.role in row_ids:
+                dropped |= row_ids[wanted.role] < 0
         if dropped.any():
             self._drop(dropped, row_ids, number, row)
         rows = np.flatnonzero(~dropped)  # of the records that stay
@@ -244,8 +245,11 @@ class Reader:
         }
         ids = {role: np.repeat(codes[~dropped], sizes) for role, codes in row_ids.items()}
         for wanted in later:
-            ids[wanted.role] = codes = self._values(columns[wanted.role], number, row, wanted, at)
-            if (codes < 0).any():
+            codes = self._values(columns.get(wanted.role), number, row, wanted, at)
+            if codes is None:
+                continue
+            ids[wanted.role] = codes
+            if wanted.required and (codes < 0).any():
                 index = int(at[np.argmax(codes < 0)])
                 raise self.error("no value; every response needs one", number, row + index, wanted.column)
         full = np.zeros(len(records), np.int64)
@@ -283,7 +287,8 @@ class Reader:
             try:
                 found[wanted.role] = column.labels(self.labels[wanted.role])
             except Wrong as wrong:
-                raise self.wrong(wrong, number, row, wanted) from None
+                if wanted.required:
+                    raise self.wrong(wrong, number, row, wanted) from None
         return found, later
 
     def _values(
@@ -308,12 +313,13 @@ class Reader:
     def _drop(self, dropped: Any, row_ids: dict[str, Any], number: int, row: int) -> None:
         if self.missing_ids == "error":
             first = int(np.argmax(dropped))
-            role = next(role for role, codes in row_ids.items() if codes[first] < 0)
-            wanted = next(w for w in self.roles if w.role == role)
+            wanted = next(
+                w for w in self.roles if w.required and w.role in row_ids and row_ids[w.role][first] < 0
+            )
             count = self._count_missing(wanted)
             rows = "1 row has" if count == 1 else f"{count} rows have"
             raise self.error(
-                f"no value: {rows} no {role} id; mend them, or leave them out with --missing-ids drop",
+                f"no value: {rows} no {wanted.role} id; mend them, or leave them out with --missing-ids drop",
                 number,
                 row + first,
                 wanted.column,
@@ -379,8 +385,9 @@ class Reader:
         found = []
         if self.dropped:
             found.append(f"{self.dropped} rows without an id were left out")
+        required = {w.role for w in self.roles if w.required}
         for role, labels in self.labels.items():
-            if len(labels.kinds) > 1:
+            if role in required and len(labels.kinds) > 1:
                 found.append(
                     f"{role} ids are of several kinds ({', '.join(sorted(labels.kinds))}); they are compared as "
                     "text, so that 1 and '1' are one and 1.0 is another"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mrtsim.errors import InputError
-from mrtsim.tables.pilots import read_pilot
+from mrtsim.tables.pilots import POSITION, read_pilot
 from mrtsim.tables.read import read_columns
 from tests.tables.writers import CONTAINERS, write
 
@@ -82,6 +82,50 @@ def test_numbers_vectors_and_ids_that_are_asked_for(tmp_path, ending, layout):
     np.testing.assert_array_equal(data.numbers["first"], [r["a"] for r in rows])
     np.testing.assert_array_equal(data.numbers["second"], [r["b"] for r in rows])
     np.testing.assert_array_equal(data.vectors["vector"], [r["sketch"] for r in rows])
+
+
+@pytest.mark.parametrize("ending", CONTAINERS)
+@pytest.mark.parametrize("layout", ["rows", "prompts"])
+def test_ids_that_may_be_common_to_all_prompts(tmp_path, ending, layout):
+    """Candidate columns are read where they are there and whole, and are no reason to refuse a file."""
+    rows = [
+        {
+            "prompt_id": p,
+            "loss": float(p * r),
+            "judge": f"j{r}",
+            "seed": None if p + r == 0 else r,
+            "run": "one",
+        }
+        for p in range(3)
+        for r in range(2)
+    ]
+    given = rows
+    if layout == "prompts":
+        names = ("loss", "judge", "seed")
+        given = [
+            {"prompt_id": p, "run": "one", **{n: [r[n] for r in rows if r["prompt_id"] == p] for n in names}}
+            for p in range(3)
+        ]
+    path = write(tmp_path / f"in{ending}", given)
+    pilot = read_pilot(path)
+    found = pilot.maybe_common
+    assert set(found) - {POSITION} == {"judge", "run"}
+    assert found["judge"].tolist() == [0, 1, 0, 1, 0, 1]
+    assert (POSITION in found) == (layout == "prompts")
+    assert pilot.judges is None
+    assert pilot.notes == []
+    said = read_pilot(path, judge_column="judge")
+    assert said.judges is not None
+    assert said.judges.tolist() == [0, 1, 0, 1, 0, 1]
+    assert said.maybe_common == {}
+
+
+def test_a_vector_per_response_in_place_of_the_loss(tmp_path):
+    rows = [{"prompt_id": p, "g": [p + r, 1.5, -r]} for p in range(3) for r in range(2)]
+    pilot = read_pilot(write(tmp_path / "in.jsonl", rows), vector_column="g")
+    np.testing.assert_array_equal(pilot.losses, [row["g"] for row in rows])
+    with pytest.raises(InputError, match="vectors or losses"):
+        read_pilot(tmp_path / "in.jsonl", vector_column="g", loss_column="nll")
 
 
 def test_column_names(tmp_path):
