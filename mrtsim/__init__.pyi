@@ -32,6 +32,12 @@ from .plan.allocate import regret_curve as regret_curve
 from .plan.judges import CrossedCost as CrossedCost
 from .plan.judges import CrossedPlan as CrossedPlan
 from .plan.judges import allocate_judges as allocate_judges
+from .plan.power import Detectable as Detectable
+from .plan.power import PowerPlan as PowerPlan
+from .plan.power import allocate_for_power as allocate_for_power
+from .plan.power import detectable_difference as detectable_difference
+from .plan.two_models import ComparisonPlan as ComparisonPlan
+from .plan.two_models import allocate_comparison as allocate_comparison
 from .selection.exact_laws import inclusion_probability as inclusion_probability
 from .selection.facility_location import facility_location as facility_location
 from .selection.registry import Pool as Pool
@@ -43,6 +49,7 @@ from .selection.select_file import SelectionReport as SelectionReport
 from .selection.select_file import select_file as select_file
 from .tables.pilots import read_pilot as read_pilot
 from .variance import CrossedComponents as CrossedComponents
+from .variance import DifferenceComponents as DifferenceComponents
 from .variance import VarianceComponents as VarianceComponents
 from .variance import crossed_variance as crossed_variance
 from .variance import effective_responses as effective_responses

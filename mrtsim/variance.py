@@ -46,6 +46,31 @@ class CrossedComponents:
     response: float
 
 
+@dataclass(frozen=True)
+class DifferenceComponents:
+    """Variance components of the difference of two models on the same prompts, in squared units of the loss.
+
+    Attributes:
+        difference: V_D, the variance over prompts of mu_A - mu_B (within groups, where there are groups).
+        response_a: W_A, the mean variance of model A's responses to a prompt.
+        response_b: W_B, of model B's.
+        response: W, the mean variance of the difference of a pair, where responses come in pairs (shared seeds); None
+            where they are independent given the prompt.
+        group: V_g of the difference, between groups of redundant prompts.
+    """
+
+    difference: float
+    response_a: float
+    response_b: float
+    response: float | None = None
+    group: float = 0.0
+
+    @property
+    def samples(self) -> tuple[float, ...]:
+        """The variance of each independent sample of responses: of pairs, or of both models."""
+        return (self.response_a, self.response_b) if self.response is None else (self.response,)
+
+
 def estimator_variance(
     components: VarianceComponents,
     n_prompts: ArrayLike,
