@@ -36,6 +36,15 @@ from .plan.power import Detectable as Detectable
 from .plan.power import PowerPlan as PowerPlan
 from .plan.power import allocate_for_power as allocate_for_power
 from .plan.power import detectable_difference as detectable_difference
+from .plan.rollouts import GradientComponents as GradientComponents
+from .plan.rollouts import GroupPlan as GroupPlan
+from .plan.rollouts import SuccessRates as SuccessRates
+from .plan.rollouts import best_group as best_group
+from .plan.rollouts import dead_share as dead_share
+from .plan.rollouts import fit_success_rates as fit_success_rates
+from .plan.rollouts import generation_batches as generation_batches
+from .plan.rollouts import group_variance as group_variance
+from .plan.rollouts import grpo_weight as grpo_weight
 from .plan.two_models import ComparisonPlan as ComparisonPlan
 from .plan.two_models import allocate_comparison as allocate_comparison
 from .selection.exact_laws import inclusion_probability as inclusion_probability
@@ -47,6 +56,8 @@ from .selection.registry import strategies as strategies
 from .selection.select import select as select
 from .selection.select_file import SelectionReport as SelectionReport
 from .selection.select_file import select_file as select_file
+from .success_counts import SuccessCounts as SuccessCounts
+from .success_counts import read_success_counts as read_success_counts
 from .tables.pilots import read_pilot as read_pilot
 from .variance import CrossedComponents as CrossedComponents
 from .variance import DifferenceComponents as DifferenceComponents

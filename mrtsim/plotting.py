@@ -1,8 +1,9 @@
-"""The picture of an allocation: variance against K (Matplotlib; imported only when a picture is asked for)."""
+"""Pictures of a plan: variance against K or group size (Matplotlib; imported only when one is asked for)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,50 @@ def plot_allocation(
         axes.set_title(f"target variance {constraints['target_variance']:g}", fontsize="medium")
     figure.legend(loc="outside right center", fontsize="small", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_rollouts(groups: Sequence[Mapping[str, Any]], best: Mapping[str, Any] | None) -> Figure:
+    """Share of dead groups against G, and beside it the gradient variance at equal budget where a best G is known.
+
+    Args:
+        groups: rows of `mrtsim rollouts --json`: `group_size`, `dead` and, with a best group, `variance`.
+        best: `best_group` of the same record, or None.
+    """
+    figure = Figure(figsize=(6.4 if best else 3.6, 2.8), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, 2 if best else 1))
+    size = [row["group_size"] for row in groups]
+    dead = [row["dead"] for row in groups]
+    if isinstance(dead[0], Mapping):
+        panels[0].fill_between(
+            size, [d["low"] for d in dead], [d["high"] for d in dead], color=BLUE, alpha=0.2, linewidth=0
+        )
+        counts = [
+            (row["group_size"], row["dead_observed"]["estimate"]) for row in groups if row["dead_observed"]
+        ]
+        if counts:
+            panels[0].plot(*zip(*counts, strict=True), "x", color=RED, label="by counts")
+        dead = [d["estimate"] for d in dead]
+    panels[0].plot(size, dead, "o-", color=BLUE, markersize=3.5, linewidth=1, label="Beta distribution")
+    panels[0].set_ylabel("share of dead groups")
+    panels[0].set_ylim(0, 1)
+    panels[0].legend(fontsize="small", frameon=False)
+    if best:
+        shown = [(row["group_size"], row["variance"]) for row in groups if math.isfinite(row["variance"])]
+        panels[1].plot(*zip(*shown, strict=True), "o-", color=BLUE, markersize=3.5, linewidth=1)
+        panels[1].plot(best["group_size"], best["variance"], "*", color=RED, markersize=13)
+        panels[1].set_ylabel("variance of the gradient at equal budget")
+        panels[1].set_ylim(0)
+        panels[1].set_title(
+            f"best: {_whole(best['n_prompts'])} prompts × {best['group_size']}", fontsize="medium"
+        )
+    for axes in panels:
+        axes.set_xscale("log")
+        axes.set_xticks(size)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("responses per prompt, G")
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

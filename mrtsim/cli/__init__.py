@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from mrtsim import __version__
 from mrtsim.errors import InputError
 
-COMMANDS = ("allocate", "pilot", "select")
+COMMANDS = ("allocate", "pilot", "rollouts", "select")
 
 
 class Parser(argparse.ArgumentParser):
@@ -106,7 +106,7 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = (), indent: str
 
 def positive(text: str) -> float:
     """Argument type: a finite number above 0."""
-    value = _finite(text)
+    value = finite(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"must be above 0, not {text!r}")
     return value
@@ -114,7 +114,7 @@ def positive(text: str) -> float:
 
 def non_negative(text: str) -> float:
     """Argument type: a finite number, 0 or above."""
-    value = _finite(text)
+    value = finite(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be 0 or above, not {text!r}")
     return value
@@ -122,7 +122,7 @@ def non_negative(text: str) -> float:
 
 def probability(text: str) -> float:
     """Argument type: a number between 0 and 1, both excluded."""
-    value = _finite(text)
+    value = finite(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"must be between 0 and 1, such as 0.95, not {text!r}")
     return value
@@ -139,7 +139,8 @@ def count(text: str) -> int:
     return value
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """Argument type: a finite number."""
     try:
         value = float(text)
     except ValueError:

@@ -8,13 +8,16 @@ from typing import Any
 
 
 def add_files(
-    parser: argparse.ArgumentParser, what: str = "one row per response, or one row per prompt"
+    parser: argparse.ArgumentParser,
+    what: str = "one row per response, or one row per prompt",
+    *,
+    optional: bool = False,
 ) -> None:
     """FILE..., `--layout`, `--format` and `--missing-ids`: what `read_columns` takes."""
     parser.add_argument(
         "files",
         metavar="FILE",
-        nargs="+",
+        nargs="*" if optional else "+",
         help="CSV, TSV, JSON lines, JSON, Parquet or Arrow, text also as .gz or .zst; several files, a folder of "
         f"them, a pattern, or - for standard input; {what}",
     )

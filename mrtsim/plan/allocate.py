@@ -519,6 +519,18 @@ def _bound_by(problem: Problem, constraints: _Constraints, n: int, k: int) -> It
                 yield min(names, key=lambda name: getattr(constraints, name) or math.inf)
 
 
+def integer_costs(cost: Cost, budget: float) -> tuple[int, int, int, int]:
+    """C_p, C_r and the budget as whole numbers of one unit, and how many of it make up 1."""
+    exact = (
+        _exact("the cost of a prompt", cost.prompt),
+        _exact("the cost of a response", cost.response),
+        _exact("budget", budget),
+    )
+    unit = _unit(*exact)
+    p, r, limit = (int(value * unit) for value in exact)
+    return p, r, limit, unit
+
+
 def _unit(*values: Fraction) -> int:
     return math.lcm(*(value.denominator for value in values))
 

@@ -333,3 +333,38 @@ def _reach(holds: Callable[[int], bool], k: int, direction: int, end: int | floa
         else:
             out, step = beyond, step // 2
     return k
+
+
+def best_size(
+    spread: Callable[[int], float],
+    bound: Callable[[int], float],
+    *,
+    price: tuple[int, int],
+    limit: int,
+    least: int,
+    most: int | float,
+) -> tuple[int, int, float]:
+    """(N, size, gap) with the least spread(size) / N, where N prompts of that size cost N (p + size r) <= limit.
+
+    For laws of the size that are not a + b / size (groups of rollouts, pass@k). Ties go to the cheaper plan.
+
+    Args:
+        spread: The variance of one prompt; it must not grow with the size.
+        bound: A lower bound on spread(size) (p + size r) here and at all larger sizes; it must not fall.
+        price: p and r, whole numbers.
+        limit: The budget, a whole number that buys one prompt of the least size.
+        least: The smallest size.
+        most: The largest size, infinite where there is no cap.
+    """
+    p, r = price
+    size, best, value = least, (0, 0), math.inf
+    for _ in range(MOST_CORNERS):
+        n = limit // (p + size * r)
+        if n == 0 or size > most or bound(size) > value * limit:
+            return *best, 0.0
+        reached = most if r == 0 else min(most, (limit // n - p) // r)  # as many prompts allow for this size
+        here = spread(int(reached)) / n
+        if here < value:
+            best, value = (n, int(reached)), here
+        size = int(reached) + 1
+    return *best, max(0.0, 1 - bound(size) / (value * limit))
