@@ -30,7 +30,9 @@ from tqdm import tqdm
 
 from experiments.harness.statements import Prediction
 from mrtsim.montecarlo import usable_cores
-from mrtsim.pilot.estimate import Sufficient, all_but_one, limits, log_jackknife, mean_squares
+from mrtsim.pilot.classical_intervals import unweighted_mean_squares
+from mrtsim.pilot.intervals import interval_method
+from mrtsim.pilot.sums import PromptSums
 
 Floats = NDArray[np.float64]
 
@@ -120,7 +122,7 @@ def _relative(cell: Cell) -> float:
     return (math.exp(1.0) - 1) / (cell.ratio * (cell.redundancy * cell.grouped + 1) + 1 + cell.grouped)
 
 
-def simulate(cell: Cell, rng: np.random.Generator, n: int) -> Sufficient:
+def simulate(cell: Cell, rng: np.random.Generator, n: int) -> PromptSums:
     """n pilots of a cell, as sufficient statistics."""
     starts = np.cumsum(cell.sizes) - cell.sizes if cell.grouped else None
     first = np.cumsum(cell.counts) - cell.counts
@@ -128,7 +130,7 @@ def simulate(cell: Cell, rng: np.random.Generator, n: int) -> Sufficient:
     means = np.add.reduceat(losses, first, axis=1) / cell.counts
     losses -= np.repeat(means, cell.counts, axis=1)
     within = np.add.reduceat(np.square(losses, out=losses), first, axis=1)
-    return Sufficient(cell.counts.astype(float), means, within, starts)
+    return PromptSums(cell.counts.astype(float), means, within, starts)
 
 
 def _losses(cell: Cell, rng: np.random.Generator, n: int) -> Floats:
@@ -197,25 +199,21 @@ def measure(cell: Cell, replicates: int, resamples: int, seed: list[int]) -> dic
     return result
 
 
-def _judged(cell: Cell, pilots: Sufficient, weights: Floats) -> dict[str, NDArray[Any]]:
+def _judged(cell: Cell, pilots: PromptSums, weights: Floats) -> dict[str, NDArray[Any]]:
     group, prompt, response = cell.components()
     truth = response / (cell.redundancy * group + prompt)
     r = cell.redundancy
-    full = mean_squares(pilots)
+    full = unweighted_mean_squares(pilots)
     h = full.target(r)[1][..., 0]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ours = limits(pilots, CONFIDENCE, r)
+        ours = interval_method("0.1.0")(pilots, CONFIDENCE, r)
         excess = full.excess(r)[..., 0]
         clusters = cell.sizes.size
-        jackknife = log_jackknife(
-            excess,
-            mean_squares(pilots, all_but_one).excess(r),
-            float(special.stdtrit(clusters - 1, (1 + CONFIDENCE) / 2)),
-        )
+        jackknife = interval_method("jackknife")(pilots, CONFIDENCE, r)
         tails = special.fdtri(
             clusters - 1, (cell.counts - 1).sum(), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
         )
-        drawn = mean_squares(pilots, lambda values: values @ weights.T)
+        drawn = unweighted_mean_squares(pilots, lambda values: values @ weights.T)
         between, h_drawn = drawn.target(r)
         share = np.nan_to_num(np.maximum(between / drawn.response - h_drawn, 0), posinf=np.inf)
         share = np.quantile(share, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=-1)
@@ -226,7 +224,7 @@ def _judged(cell: Cell, pilots: Sufficient, weights: Floats) -> dict[str, NDArra
         judged = {
             "answered": pilots.within.sum(axis=-1) > 1e-20,
             "ratio": _side(truth, ours.ratio),
-            "ratio_jackknife": _side(truth, ratio(*jackknife)),
+            "ratio_jackknife": _side(truth, jackknife.ratio),
             "ratio_F": _side(truth, ratio(excess / tails[1], excess / tails[0])),
             "ratio_bootstrap": _side(truth, (1 / share[1], 1 / share[0])),
             "prompt": _side(prompt, ours.prompt),

@@ -35,7 +35,9 @@ from mrtsim.errors import InputError
 from mrtsim.losses import squared_loss
 from mrtsim.models import MLP
 from mrtsim.montecarlo import subkeys
-from mrtsim.pilot.estimate import Sufficient, estimate_components, limits
+from mrtsim.pilot.estimate import estimate_components
+from mrtsim.pilot.intervals import DEFAULT, interval_method
+from mrtsim.pilot.sums import PromptSums
 from mrtsim.variance import estimator_variance, mrt_gain
 
 CLAIMS = (5,)
@@ -231,13 +233,13 @@ def _judge_pilots(config: Config, exact: Decomposition, losses: np.ndarray) -> d
     """Coverage of the intervals of V_g and of the gain over all pilots, and the first pilot in full."""
     size = config.pilot_group_size
     means = losses.mean(-1)
-    pilot = Sufficient(
+    pilot = PromptSums(
         counts=np.full(means.shape[1], float(config.pilot_responses)),
         means=means,
         within=((losses - means[..., None]) ** 2).sum(-1),
         starts=np.arange(0, means.shape[1], size),
     )
-    bounds = limits(pilot, 0.95, size)
+    bounds = interval_method(DEFAULT)(pilot, 0.95, size)
     one = estimate_components(losses[0], groups=np.arange(means.shape[1]) // size, redundancy=size)
     truth = exact.components
     ratio = truth.response / (size * truth.group + truth.prompt)
@@ -250,6 +252,7 @@ def _judge_pilots(config: Config, exact: Decomposition, losses: np.ndarray) -> d
         }
 
     assert bounds.group is not None
+    assert one.group is not None
     return {
         "exact": {
             "group": truth.group,
@@ -258,10 +261,10 @@ def _judge_pilots(config: Config, exact: Decomposition, losses: np.ndarray) -> d
             "gain": mrt_gain(truth, size),
         },
         "first": {
-            "group": _as_dict(one.group),
-            "prompt": _as_dict(one.prompt),
-            "response": _as_dict(one.response),
-            "gain": {name: _gain(value) for name, value in _as_dict(one.ratio).items()},
+            "group": one.group.to_dict(),
+            "prompt": one.prompt.to_dict(),
+            "response": one.response.to_dict(),
+            "gain": {name: _gain(value) for name, value in one.ratio.to_dict().items()},
         },
         "coverage": {
             "gain": coverage(*bounds.ratio, ratio),
@@ -311,10 +314,6 @@ def _share_removed(one: np.ndarray, many: np.ndarray) -> dict[str, float]:
         "value": float(1 - ratio),
         "standard_error": float(abs(ratio) * error),
     }
-
-
-def _as_dict(interval: Any) -> dict[str, float]:
-    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
 
 
 def _gain(ratio: float) -> float:

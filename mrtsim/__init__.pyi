@@ -16,9 +16,11 @@ from .distributions.exact_components import decompose as decompose
 from .distributions.gaussian_modes import GaussianModes as GaussianModes
 from .errors import InputError as InputError
 from .estimates import Estimate as Estimate
-from .pilot.estimate import Interval as Interval
 from .pilot.estimate import PilotEstimate as PilotEstimate
 from .pilot.estimate import estimate_components as estimate_components
+from .pilot.intervals import interval_methods as interval_methods
+from .pilot.intervals import register_interval_method as register_interval_method
+from .pilot.sums import PromptSums as PromptSums
 from .plan.allocate import Cost as Cost
 from .plan.allocate import PerPromptPlan as PerPromptPlan
 from .plan.allocate import PilotPlan as PilotPlan

@@ -1,9 +1,15 @@
-"""A number with its uncertainty, and the quantiles that intervals are made of (SciPy on use)."""
+"""A number with its uncertainty, and the quantiles that intervals are made of (NumPy; SciPy on use)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -40,13 +46,19 @@ class Estimate:
         return cls(value, value - half, value + half, standard_error)
 
 
-def t_quantile(freedom: float, confidence: float = 0.95) -> float:
-    """The two-sided quantile of Student's t: |t| stays below it with probability `confidence`."""
-    if math.isinf(freedom):
-        return normal_quantile(confidence)
+def t_quantile(freedom: ArrayLike, confidence: float = 0.95) -> Any:
+    """The two-sided quantile of Student's t: |t| stays below it with probability `confidence`.
+
+    An array of degrees of freedom gives an array. The quantile is infinite without degrees of freedom (0 or less), and
+    the normal one at infinitely many.
+    """
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, (1 + confidence) / 2))
+    degrees = np.asarray(freedom, dtype=np.float64)
+    known = np.where((degrees > 0) & np.isfinite(degrees), degrees, 1.0)
+    quantile = np.where(degrees > 0, stdtrit(known, (1 + confidence) / 2), math.inf)
+    quantile = np.where(np.isposinf(degrees), normal_quantile(confidence), quantile)
+    return float(quantile) if quantile.ndim == 0 else quantile
 
 
 def normal_quantile(confidence: float = 0.95) -> float:

@@ -12,6 +12,11 @@ def test_quantiles_are_two_sided():
     assert t_quantile(math.inf, 0.99) == pytest.approx(stats.norm.ppf(0.995), rel=1e-12)
 
 
+def test_quantiles_of_arrays():
+    found = t_quantile([-1.0, 0.0, 2.5, math.inf], 0.9)
+    assert list(found) == pytest.approx([math.inf, math.inf, stats.t.ppf(0.95, 2.5), stats.norm.ppf(0.95)])
+
+
 def test_an_interval_from_a_standard_error_is_symmetric():
     e = Estimate.from_standard_error(2.0, 0.5, freedom=7, confidence=0.9)
     half = stats.t.ppf(0.95, 7) * 0.5

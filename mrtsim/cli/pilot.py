@@ -12,7 +12,8 @@ from mrtsim.cli.reading import add_files, told
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
-    from mrtsim.pilot.estimate import Interval, PilotEstimate
+    from mrtsim.estimates import Estimate
+    from mrtsim.pilot.estimate import PilotEstimate
     from mrtsim.plan.allocate import Cost, Plan
 
 EXAMPLES = """\
@@ -201,17 +202,16 @@ def _record(
     planned: tuple[Plan, Any, dict[str, Any]] | None,
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from mrtsim.cli.allocate import plan_record
 
-    components = {"prompt": asdict(pilot.prompt), "response": asdict(pilot.response)}
+    components = {"prompt": pilot.prompt.to_dict(), "response": pilot.response.to_dict()}
     if pilot.group is not None:
-        components["group"] = asdict(pilot.group)
+        components["group"] = pilot.group.to_dict()
     record = {
         "components": components,
-        "ratio": asdict(pilot.ratio),
-        "icc": pilot.icc.estimate,
+        "ratio": pilot.ratio.to_dict(),
+        "icc": pilot.icc.to_dict(),
+        "planning": {"prompt": pilot.planning.prompt, "response": pilot.planning.response},
         "mean_loss": pilot.mean,
         "standard_error": pilot.standard_error,
         "n_prompts": pilot.n_prompts,
@@ -223,7 +223,7 @@ def _record(
     if pilot.n_groups is not None:
         record |= {"n_groups": pilot.n_groups, "redundancy": pilot.redundancy}
     if cost is not None:
-        record["k_star"] = asdict(pilot.k_star(cost))
+        record["k_star"] = pilot.k_star(cost).to_dict()
         if planned is not None:
             record["plan"] = plan_record(planned[0])
             record["largest_regret"] = pilot.largest_regret(planned[0].responses_per_prompt, cost)
@@ -283,5 +283,5 @@ def _text(
     return "\n".join(lines)
 
 
-def _row(name: str, interval: Interval, meaning: str) -> tuple[Any, ...]:
-    return name, interval.estimate, interval.low, interval.high, meaning
+def _row(name: str, interval: Estimate, meaning: str) -> tuple[Any, ...]:
+    return name, interval.value, interval.low, interval.high, meaning

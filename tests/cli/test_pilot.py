@@ -51,7 +51,9 @@ def test_real_pilot(capsys):
     assert found["components"]["response"]["estimate"] == pytest.approx(response)
     for component in found["components"].values():
         assert 0 < component["low"] < component["estimate"] < component["high"]
-    assert found["icc"] == pytest.approx(prompt / (prompt + response))
+    assert found["icc"]["estimate"] == pytest.approx(prompt / (prompt + response))
+    assert 0 < found["icc"]["low"] < found["icc"]["estimate"] < found["icc"]["high"] < 1
+    assert found["planning"] == pytest.approx({"prompt": prompt, "response": response})
     assert found["k_star"]["estimate"] == pytest.approx(2 * np.sqrt(response / prompt))
     assert found["k_star"]["low"] < found["k_star"]["estimate"] < found["k_star"]["high"]
     assert (found["n_prompts"], found["n_responses"]) == (96, 1152)

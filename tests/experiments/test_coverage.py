@@ -11,7 +11,8 @@ from experiments import coverage
 from experiments.coverage import Cell, Config, cells, measure, simulate
 from experiments.harness.store import InMemory
 from figures.coverage import draw
-from mrtsim.pilot.estimate import COVERAGE, FEW, mean_squares
+from mrtsim.pilot.classical_intervals import unweighted_mean_squares
+from mrtsim.pilot.warnings import COVERAGE, FEW
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "coverage.md"
@@ -36,7 +37,7 @@ def test_losses_have_their_components(losses, balanced, grouped):
     group, prompt, response = cell.components()
     assert response / (cell.redundancy * group + prompt) == pytest.approx(0.5)
     pilots = simulate(cell, np.random.default_rng(5), 20_000)
-    found = mean_squares(pilots)
+    found = unweighted_mean_squares(pilots)
     expected = {
         "between": found.between_group[0] * group + prompt + found.between_response[0] * response,
         "response": response,

@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mrtsim.errors import InputError
-from mrtsim.pilot.estimate import Method, Sufficient, _anova, estimate_components
+from mrtsim.pilot.estimate import Method, _anova, estimate_components
+from mrtsim.pilot.sums import PromptSums
 from mrtsim.plan.allocate import Cost
 
 # Responses of each prompt, and the group of each prompt where there are groups.
@@ -107,7 +108,7 @@ def test_intervals_hold_the_estimate_and_widen_with_confidence(method, design, d
             assert name == "group"
             assert labels(design)[1] is None
             continue
-        assert 0 <= inner.low <= max(0.0, inner.estimate) <= inner.high
+        assert 0 <= inner.low <= max(0.0, inner.value) <= inner.high
         assert outer.low <= inner.low * (1 + 1e-12)
         assert outer.high >= inner.high * (1 - 1e-12)
     assert found.icc.high <= 1
@@ -115,7 +116,7 @@ def test_intervals_hold_the_estimate_and_widen_with_confidence(method, design, d
         assert values(found).min() >= 0
     # K* is the root of the ratio times that of the prices' ratio, at each end.
     k_star, dearer = (found.k_star(Cost(price, 1.0)) for price in (1.0, 9.0))
-    for end in ("low", "estimate", "high"):
+    for end in ("low", "value", "high"):
         ratio = getattr(found.ratio, end)
         assert getattr(k_star, end) == pytest.approx(math.sqrt(ratio))
         assert getattr(dearer, end) == pytest.approx(3 * math.sqrt(ratio))
@@ -237,6 +238,6 @@ def test_anova_is_unbiased_by_enumeration(counts, kinds, share):
     expectation = np.zeros(2)
     for chosen in itertools.product(*(list(outcomes(k)) for k in counts)):
         chance, means, within = np.array(chosen).T
-        c = _anova(Sufficient(np.array(counts, float), means, within))
+        c = _anova(PromptSums(np.array(counts, float), means, within))
         expectation += chance.prod() * np.array([c.prompt, c.response])
     np.testing.assert_allclose(expectation, truth, rtol=1e-9, atol=1e-9)

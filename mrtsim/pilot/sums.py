@@ -1,0 +1,295 @@
+"""Sums per prompt: how many responses, their mean, their squared deviations. Every estimate needs these alone.
+
+A pilot of millions of rows costs little more than reading it, and a pilot in parts is summed part by part:
+`PromptSums.of(first).merge(PromptSums.of(second))` is the `PromptSums` of both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mrtsim.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+
+LARGEST = 1e150  # whose square is still far from overflow
+
+
+@dataclass(frozen=True, eq=False)
+class PromptSums:
+    """Sufficient statistics of a pilot, one column per prompt; prompts of one group stand side by side.
+
+    `PromptSums.of` makes them from losses. Leading axes of `means` and `within` are independent pilots of one design
+    (simulations use them).
+
+    Attributes:
+        counts: K_i, responses per prompt, (prompts,).
+        means: mean loss per prompt, (..., prompts).
+        within: sum of squared deviations from it, (..., prompts).
+        starts: index of each group's first prompt, (groups,); None without groups.
+        labels: each prompt's name, (prompts,); None where prompts have none, and then nothing can be merged.
+        group_labels: each group's name, (groups,); None without groups or names.
+        pooled: how many independent sums of K_i - 1 degrees of freedom each `within` adds up: 2 for the differences
+            of two models with equal K_i, else 1.
+    """
+
+    counts: Floats
+    means: Floats
+    within: Floats
+    starts: Ints | None = None
+    labels: pa.Array | None = None
+    group_labels: pa.Array | None = None
+    pooled: int = 1
+
+    @classmethod
+    def of(
+        cls, losses: ArrayLike, prompts: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> PromptSums:
+        """The sums of losses.
+
+        Args:
+            losses: (rows,), one row per response in any order; or (prompts, responses) without `prompts`. An array or
+                an Arrow column, as are the others.
+            prompts: (rows,), which prompt each row belongs to: text or numbers.
+            groups: (rows,), which group of near-duplicate prompts each row belongs to; one per prompt without
+                `prompts`.
+
+        Returns:
+            The sums. Parts of a pilot may hold one prompt, or one response per prompt; what is too little for an
+            estimate is refused by the estimate.
+
+        Raises:
+            InputError: a loss is not a finite number, a label is missing, or a prompt is in two groups.
+        """
+        loss, prompt_of, labels, group = _rows(losses, prompts, groups)
+        counts = np.bincount(prompt_of).astype(np.float64)
+        # Two passes, from the mean outwards: losses far from zero lose no digits.
+        centre = float(loss.mean())
+        means = np.bincount(prompt_of, weights=loss - centre) / counts
+        residuals = loss - centre - means[prompt_of]
+        within = np.bincount(prompt_of, weights=residuals**2).astype(np.float64, copy=False)
+        if group is None:
+            return cls(counts, means + centre, within, labels=labels)
+        row_group, group_labels = group
+        group_of = np.empty(counts.size, np.int64)
+        group_of[prompt_of] = row_group
+        strays = np.flatnonzero(group_of[prompt_of] != row_group)
+        if strays.size:
+            raise InputError(
+                f"row {strays[0]} puts its prompt in a second group: a prompt belongs to one group"
+            )
+        return _in_groups(cls(counts, means + centre, within, labels=labels), group_of, group_labels)
+
+    def merge(self, other: PromptSums) -> PromptSums:
+        """The sums of both parts together; a prompt of both counts once, with the responses of both.
+
+        Any order of merging gives the same estimate (to rounding, Chan, Golub and LeVeque 1983).
+
+        Raises:
+            InputError: the prompts have no names, one part has groups and the other has none, or a prompt is in two
+                groups.
+        """
+        if self.labels is None or other.labels is None:
+            raise InputError("sums without prompt names cannot be merged: give `prompts` to PromptSums.of")
+        if (self.starts is None) != (other.starts is None):
+            raise InputError(
+                "one part has groups and the other has none: give groups for both, or for neither"
+            )
+        labels, place = _union(self.labels, other.labels, "prompts")
+        mine, theirs = place[: self.counts.size], place[self.counts.size :]
+        counts, means, within = np.zeros((3, len(labels)))
+        counts[mine], means[mine], within[mine] = self.counts, self.means, self.within
+        before, shift = counts[theirs], other.means - means[theirs]
+        counts[theirs] += other.counts
+        share = other.counts / counts[theirs]
+        means[theirs] += share * shift
+        within[theirs] += other.within + before * share * shift**2
+        both = PromptSums(counts, means, within, labels=labels, pooled=self.pooled)
+        if self.group_labels is None or other.group_labels is None:
+            return both
+        group_labels, group_place = _union(self.group_labels, other.group_labels, "groups")
+        group_of = np.full(counts.size, -1)
+        group_of[mine] = group_place[: len(self.group_labels)][self.group_of]
+        new = group_place[len(self.group_labels) :][other.group_of]
+        strays = np.flatnonzero((group_of[theirs] >= 0) & (group_of[theirs] != new))
+        if strays.size:
+            name = repr(str(other.labels[int(strays[0])])[:60])
+            raise InputError(f"prompt {name} is in one group in the first part and in another in the second")
+        group_of[theirs] = new
+        return _in_groups(both, group_of, group_labels)
+
+    @property
+    def n_prompts(self) -> int:
+        """How many prompts."""
+        return self.counts.size
+
+    @property
+    def n_groups(self) -> int | None:
+        """How many groups; None without groups."""
+        return None if self.starts is None else self.starts.size
+
+    @property
+    def group_sizes(self) -> Floats:
+        """r_g, prompts per cluster: of each group, or 1 per prompt without groups."""
+        return self.per_cluster(np.ones(self.counts.size))
+
+    @property
+    def group_of(self) -> Ints:
+        """Index of each prompt's cluster: its group, or itself without groups."""
+        return self.per_prompt(np.arange(self.group_sizes.size))
+
+    def per_cluster(self, values: Floats) -> Floats:
+        """Sum over the prompts of each group, (..., prompts) -> (..., groups); the values themselves without groups."""
+        return values if self.starts is None else np.add.reduceat(values, self.starts, axis=-1)
+
+    def per_prompt(self, values: NDArray[Any]) -> NDArray[Any]:
+        """One value per group repeated for its prompts, (..., groups) -> (..., prompts)."""
+        if self.starts is None:
+            return values
+        return np.repeat(values, np.diff(self.starts, append=self.counts.size), axis=-1)
+
+
+def _rows(
+    losses: Any, prompts: Any, groups: Any
+) -> tuple[Floats, Ints, pa.Array | None, tuple[Ints, pa.Array] | None]:
+    """Checked losses, the prompt of each row, the prompts' labels, and the groups in the same way."""
+    try:
+        loss = np.asarray(losses, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"losses must be numbers, one per response: {error}") from None
+    if prompts is None and loss.ndim != 2:
+        raise InputError("give `prompts`, one per loss, or losses of shape (prompts, responses)")
+    if prompts is not None and loss.ndim != 1:
+        raise InputError(f"with `prompts`, losses must be one-dimensional, not of shape {loss.shape}")
+    if loss.size == 0:
+        raise InputError("the pilot is empty: give the losses of two or more prompts")
+    bad = np.flatnonzero(~np.isfinite(loss))
+    if bad.size:
+        place = ", ".join(str(i) for i in np.unravel_index(bad[0], loss.shape))
+        raise InputError(f"losses[{place}] is {loss.flat[bad[0]]}: every loss must be a finite number")
+    largest = float(np.abs(loss).max())
+    if largest > LARGEST:
+        raise InputError(f"a loss of {largest:.3g} is too large to square: divide all losses by a constant")
+    if prompts is not None:
+        prompt_of, labels = _codes(prompts, loss.size, "prompts", "loss")
+        return (
+            loss,
+            prompt_of,
+            labels,
+            None if groups is None else _codes(groups, loss.size, "groups", "loss"),
+        )
+    n_prompts, per_prompt = loss.shape
+    group = None
+    if groups is not None:
+        group_of, group_labels = _codes(groups, n_prompts, "groups", "prompt")
+        group = np.repeat(group_of, per_prompt), group_labels
+    return loss.ravel(), np.repeat(np.arange(n_prompts), per_prompt), None, group
+
+
+def _codes(labels: Any, rows: int, name: str, unit: str) -> tuple[Ints, pa.Array]:
+    """Labels as integers 0, 1, ... in order of first appearance, and the label of each integer."""
+    import pyarrow as pa
+
+    try:
+        if hasattr(labels, "__arrow_c_stream__") or hasattr(labels, "__arrow_c_array__"):
+            column = pa.chunked_array(labels).combine_chunks()
+        else:
+            column = pa.array(np.asarray(labels), from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
+        raise InputError(f"{name} must hold one label per {unit}, all text or all numbers: {error}") from None
+    if len(column) != rows:
+        raise InputError(
+            f"{name} has {len(column)} labels for {rows} {'losses' if unit == 'loss' else 'prompts'}: "
+            f"give one label per {unit}"
+        )
+    column = _comparable(column)
+    missing = column.null_count > 0
+    if pa.types.is_floating(column.type) and not missing:
+        missing = bool(np.isnan(column.to_numpy()).any())
+    if missing:
+        raise InputError(f"{name} has a missing label: every {unit} needs one")
+    encoded = column.dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
+
+
+def _comparable(column: pa.Array) -> pa.Array:
+    """The same labels in one type for whole numbers and one for text, so that parts can be merged."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.dictionary_decode()
+        kind = column.type
+    if pa.types.is_integer(kind):
+        return column.cast(pa.int64())
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return column.cast(pa.large_string())
+    return column.cast(pa.float64()) if pa.types.is_floating(kind) else column
+
+
+def _union(left: pa.Array, right: pa.Array, name: str) -> tuple[pa.Array, Ints]:
+    """The labels of either part once, and the place of each label of both parts among them."""
+    import pyarrow as pa
+
+    if left.type != right.type:
+        raise InputError(
+            f"{name} are {left.type} in one part and {right.type} in the other: use one type for both"
+        )
+    encoded = pa.concat_arrays([left, right]).dictionary_encode()
+    return encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
+
+
+def _in_groups(sums: PromptSums, group_of: Ints, group_labels: pa.Array) -> PromptSums:
+    """The same sums with the prompts of a group side by side."""
+    order = np.argsort(group_of, kind="stable")
+    return replace(
+        sums,
+        counts=sums.counts[order],
+        means=sums.means[order],
+        within=sums.within[order],
+        labels=None if sums.labels is None else sums.labels.take(order),
+        starts=np.flatnonzero(np.diff(group_of[order], prepend=-1)),
+        group_labels=group_labels,
+    )
+
+
+def check(sums: PromptSums) -> None:
+    """Refuse a pilot that cannot tell V_x and V_{y|x} apart.
+
+    Raises:
+        InputError: there is one prompt or one group, no prompt has two responses, or all responses of every prompt
+            agree.
+    """
+    counts, means, within = sums.counts, sums.means, sums.within
+    if counts.size < 2:
+        raise InputError("the pilot has one prompt: the variance between prompts needs at least two")
+    if counts.max() == 1:
+        raise InputError(
+            "every prompt has one response, so V_x and V_y|x cannot be told apart: sample two or more for some"
+        )
+    largest = float((np.abs(means) + np.sqrt(within)).max())
+    rounding = counts.sum() * (8 * np.finfo(float).eps * largest) ** 2
+    if within.sum() <= rounding:
+        if np.ptp(means) ** 2 <= rounding:
+            raise InputError("all losses are equal: there is no variance to divide")
+        raise InputError(
+            "the responses of every prompt have the same loss, so V_y|x is estimated at 0: is the loss a property of "
+            "the prompt, or is each response repeated?"
+        )
+    if sums.starts is not None and sums.starts.size < 2:
+        raise InputError(
+            "all prompts are in one group: the variance between groups needs at least two groups"
+        )
+    if sums.starts is not None and sums.starts.size == counts.size:
+        raise InputError(
+            "every group has one prompt, so V_g and V_x|g cannot be told apart: leave the groups out"
+        )
