@@ -16,6 +16,7 @@ from .distributions.exact_components import decompose as decompose
 from .distributions.gaussian_modes import GaussianModes as GaussianModes
 from .errors import InputError as InputError
 from .estimates import Estimate as Estimate
+from .pilot.crossed import CrossedEstimate as CrossedEstimate
 from .pilot.estimate import PilotEstimate as PilotEstimate
 from .pilot.estimate import estimate_components as estimate_components
 from .pilot.intervals import interval_methods as interval_methods

@@ -10,9 +10,9 @@ K_i must not depend on the losses: a pilot that drew more responses where they s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args, overload
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from mrtsim.variance import VarianceComponents
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from mrtsim.pilot.crossed import CrossedEstimate
     from mrtsim.plan.allocate import Cost
 
     Floats = NDArray[np.float64]
@@ -122,23 +123,53 @@ class PilotEstimate:
         return Estimate(root(self.ratio.value), root(self.ratio.low), root(self.ratio.high))
 
 
+@overload
 def estimate_components(
     losses: ArrayLike | PromptSums,
     prompts: ArrayLike | None = None,
     *,
     groups: ArrayLike | None = None,
+    judges: None = None,
     method: Method = "anova",
     confidence: float = 0.95,
     redundancy: float | None = None,
     interval: str = DEFAULT,
-) -> PilotEstimate:
-    """Estimate V_x and V_{y|x} (with groups also V_g) from per-response losses.
+) -> PilotEstimate: ...
+
+
+@overload
+def estimate_components(
+    losses: ArrayLike,
+    prompts: ArrayLike | None = None,
+    *,
+    judges: ArrayLike,
+    fixed_judges: bool = False,
+    confidence: float = 0.95,
+) -> CrossedEstimate: ...
+
+
+def estimate_components(
+    losses: ArrayLike | PromptSums,
+    prompts: ArrayLike | None = None,
+    *,
+    groups: ArrayLike | None = None,
+    judges: ArrayLike | None = None,
+    fixed_judges: bool = False,
+    method: Method = "anova",
+    confidence: float = 0.95,
+    redundancy: float | None = None,
+    interval: str = DEFAULT,
+) -> PilotEstimate | CrossedEstimate:
+    """Estimate V_x and V_{y|x} (with groups also V_g, with judges V_p, V_j, V_pj and V_r) from per-response losses.
 
     Args:
         losses: (rows,), one row per response in any order; or (prompts, responses) without `prompts`; or the
             `PromptSums` of a pilot, which hold prompts and groups already.
         prompts: (rows,), which prompt each row belongs to: text or numbers.
         groups: (rows,), which group of near-duplicate prompts each row belongs to.
+        judges: (rows,), which judge (seed, checkpoint) each row belongs to, where the same ones see every prompt; or
+            (responses,), one per column, without `prompts`. See `mrtsim.pilot.crossed`.
+        fixed_judges: whether the target is the mean over these judges; by default they are a sample.
         method: "anova" (Henderson's method I, unbiased, may be negative), "ml" or "reml" (normal likelihood, never
             negative); Searle, Casella and McCulloch 1992, chapters 3, 5 and 6.
         confidence: level of the intervals, which do not depend on `method`.
@@ -147,12 +178,25 @@ def estimate_components(
         interval: name of the interval method, see `mrtsim.pilot.intervals`.
 
     Returns:
-        The estimates, their intervals, and what to know before acting on them.
+        The estimates, their intervals, and what to know before acting on them: a `CrossedEstimate` with judges, else
+        a `PilotEstimate`.
 
     Raises:
         InputError: a loss is not finite, there is one prompt or one group, no prompt has two responses, all responses
             of every prompt agree, or an argument is out of range.
     """
+    if judges is not None:
+        from mrtsim.pilot.crossed import estimate_crossed
+
+        if isinstance(losses, PromptSums):
+            raise InputError("judges go with losses: sums per prompt no longer tell the judges apart")
+        if groups is not None or redundancy is not None or method != "anova" or interval != DEFAULT:
+            raise InputError(
+                "judges go with method='anova' alone, and without groups, redundancy or interval"
+            )
+        return estimate_crossed(losses, prompts, judges, fixed_judges=fixed_judges, confidence=confidence)
+    if fixed_judges:
+        raise InputError("fixed_judges needs judges")
     if method not in get_args(Method):
         raise InputError(f"method is {method!r}; choose one of {', '.join(get_args(Method))}")
     if not 0 < confidence < 1:
@@ -182,11 +226,11 @@ def estimate_components(
     mean, standard_error = _mean_loss(pilot)
     return PilotEstimate(
         components=components,
-        prompt=_interval(components.prompt, limits.prompt),
-        response=_interval(components.response, limits.response),
-        group=None if limits.group is None else _interval(components.group, limits.group),
-        ratio=_interval(_ratio(planning), limits.ratio),
-        icc=_interval(total / (total + components.response), limits.icc),
+        prompt=component_estimate(components.prompt, limits.prompt),
+        response=component_estimate(components.response, limits.response),
+        group=None if limits.group is None else component_estimate(components.group, limits.group),
+        ratio=component_estimate(_ratio(planning), limits.ratio),
+        icc=component_estimate(total / (total + components.response), limits.icc),
         mean=mean,
         standard_error=standard_error,
         n_prompts=pilot.n_prompts,
@@ -195,9 +239,29 @@ def estimate_components(
         redundancy=redundancy,
         method=method,
         confidence=confidence,
-        warnings=tuple(
-            pilot_warnings(pilot, squares, planning, limits, confidence=confidence, redundancy=redundancy)
+        warnings=(
+            *pilot_warnings(pilot, squares, planning, limits, confidence=confidence, redundancy=redundancy),
+            *(
+                ()
+                if isinstance(losses, PromptSums) or prompts is not None
+                else _columns(losses, standard_error)
+            ),
         ),
+    )
+
+
+def _columns(losses: ArrayLike, standard_error: float) -> Iterator[str]:
+    """Whether the columns of an array differ alike in all prompts, as the columns of common judges would."""
+    from mrtsim.pilot.common_judges import common_judge_warnings
+
+    table = np.asarray(losses, dtype=np.float64)
+    n, k = table.shape
+    return common_judge_warnings(
+        table.ravel(),
+        np.repeat(np.arange(n), k),
+        {"column": np.tile(np.arange(k), n)},
+        remedy=lambda _: f"give judges=range({k}), unless each prompt's losses were sorted",
+        standard_error=standard_error,
     )
 
 
@@ -212,7 +276,7 @@ def _ratio(planning: VarianceComponents) -> float:
     return planning.response / planning.prompt if planning.prompt > 0 else math.inf
 
 
-def _interval(value: float, bounds: tuple[Floats, Floats]) -> Estimate:
+def component_estimate(value: float, bounds: tuple[Floats, Floats]) -> Estimate:
     """A component cannot be negative, so the limits stop at 0; otherwise they hold the estimate.
 
     ML, REML and Henderson weigh unequal K_i differently from the limits, so that in a very unbalanced pilot the

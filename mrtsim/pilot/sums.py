@@ -162,14 +162,37 @@ def _rows(
     losses: Any, prompts: Any, groups: Any
 ) -> tuple[Floats, Ints, pa.Array | None, tuple[Ints, pa.Array] | None]:
     """Checked losses, the prompt of each row, the prompts' labels, and the groups in the same way."""
-    try:
-        loss = np.asarray(losses, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"losses must be numbers, one per response: {error}") from None
+    loss = finite_losses(losses)
     if prompts is None and loss.ndim != 2:
         raise InputError("give `prompts`, one per loss, or losses of shape (prompts, responses)")
     if prompts is not None and loss.ndim != 1:
         raise InputError(f"with `prompts`, losses must be one-dimensional, not of shape {loss.shape}")
+    if prompts is not None:
+        prompt_of, labels = codes(prompts, loss.size, "prompts", "loss")
+        return (
+            loss,
+            prompt_of,
+            labels,
+            None if groups is None else codes(groups, loss.size, "groups", "loss"),
+        )
+    n_prompts, per_prompt = loss.shape
+    group = None
+    if groups is not None:
+        group_of, group_labels = codes(groups, n_prompts, "groups", "prompt")
+        group = np.repeat(group_of, per_prompt), group_labels
+    return loss.ravel(), np.repeat(np.arange(n_prompts), per_prompt), None, group
+
+
+def finite_losses(losses: Any) -> Floats:
+    """Losses as an array of any shape, checked to be finite numbers that can be squared.
+
+    Raises:
+        InputError: a loss is not a finite number or too large, or there are none.
+    """
+    try:
+        loss = np.asarray(losses, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"losses must be numbers, one per response: {error}") from None
     if loss.size == 0:
         raise InputError("the pilot is empty: give the losses of two or more prompts")
     bad = np.flatnonzero(~np.isfinite(loss))
@@ -179,24 +202,21 @@ def _rows(
     largest = float(np.abs(loss).max())
     if largest > LARGEST:
         raise InputError(f"a loss of {largest:.3g} is too large to square: divide all losses by a constant")
-    if prompts is not None:
-        prompt_of, labels = _codes(prompts, loss.size, "prompts", "loss")
-        return (
-            loss,
-            prompt_of,
-            labels,
-            None if groups is None else _codes(groups, loss.size, "groups", "loss"),
-        )
-    n_prompts, per_prompt = loss.shape
-    group = None
-    if groups is not None:
-        group_of, group_labels = _codes(groups, n_prompts, "groups", "prompt")
-        group = np.repeat(group_of, per_prompt), group_labels
-    return loss.ravel(), np.repeat(np.arange(n_prompts), per_prompt), None, group
+    return loss
 
 
-def _codes(labels: Any, rows: int, name: str, unit: str) -> tuple[Ints, pa.Array]:
-    """Labels as integers 0, 1, ... in order of first appearance, and the label of each integer."""
+def codes(labels: Any, rows: int, name: str, unit: str) -> tuple[Ints, pa.Array]:
+    """Labels as integers 0, 1, ... in order of first appearance, and the label of each integer.
+
+    Args:
+        labels: one per unit, an array or an Arrow column.
+        rows: how many there must be.
+        name: of the argument, for messages.
+        unit: what each label belongs to, for messages: "loss", "prompt".
+
+    Raises:
+        InputError: a label is missing, or their number is wrong.
+    """
     import pyarrow as pa
 
     try:
