@@ -5,7 +5,7 @@ WORKERS ?= auto
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: reproduce test stress bench lint types clean
+.PHONY: reproduce test stress docs bench lint types clean
 
 reproduce: $(INSTALLED)
 	$(BIN)/python -m experiments run all --preset $(PRESET) --resume
@@ -16,6 +16,10 @@ test: $(INSTALLED)
 
 stress: $(INSTALLED)
 	$(BIN)/python -m pytest -m stress $(ARGS)
+
+docs: $(INSTALLED)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python docs/build.py
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-columns=min,median,max,rounds $(ARGS)
@@ -28,9 +32,9 @@ types: $(INSTALLED)
 	$(BIN)/pyright
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis build dist
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[dev,browser,notebooks]'
 	touch $@

@@ -39,9 +39,10 @@ def paired_difference(one: Measured, other: Measured) -> Measured:
     `alpha`) so much that this error is a small part of either's own.
 
     Args:
-        one, other: of the same batches of trials: from one call of `compare_strategies`, from calls of `measure` that
-            differ only in the strategy, its K and its options, or from calls of `estimator_error` and `mode_coverage`
-            on arrays with the same trials.
+        one: of the same batches of trials as `other`: from one call of `compare_strategies`, from calls of `measure`
+            that differ only in the strategy, its K and its options, or from calls of `estimator_error` and
+            `mode_coverage` on arrays with the same trials.
+        other: what is subtracted.
 
     Raises:
         InputError: they have different numbers of batches, so cannot be paired.

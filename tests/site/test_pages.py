@@ -1,0 +1,61 @@
+"""The pages of the site: every command and example on them runs and prints what they show."""
+
+import doctest
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mrtsim.cli import main
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "docs" / "start.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+PAGE_IDS = [path.stem for path in PAGES]
+
+
+@pytest.fixture
+def in_copy(tmp_path, monkeypatch):
+    """A folder of one's own, with the examples in it."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+
+
+def blocks(path, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def commands(path):
+    """(command, what is shown below it) for every `$` line; a line of three dots stands for any lines."""
+    for block in blocks(path, "console"):
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, _, shown = part.partition("\n")
+            yield command, shown
+
+
+@pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
+def test_commands_print_what_the_page_shows(path, in_copy, capsys):
+    for command, shown in commands(path):
+        program, *arguments = shlex.split(command)
+        assert program == "mrtsim", command
+        assert main(arguments) == 0, command
+        pattern = re.escape(shown).replace(re.escape("...\n"), "(?:.*\n)*?")
+        printed = capsys.readouterr().out
+        assert not shown or re.fullmatch(pattern, printed), f"{command}\n{printed}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
+def test_python_sessions_print_what_the_page_shows(path, in_copy):
+    text = path.read_text(encoding="utf-8")
+    test = doctest.DocTestParser().get_doctest(text, {}, path.stem, str(path), 0)
+    assert all(">>>" in block for block in blocks(path, "python"))
+    result = doctest.DocTestRunner().run(test)
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
+def test_shell_lines_are_commands_of_the_checkout(path):
+    for block in blocks(path, "sh"):
+        for line in block.splitlines():
+            assert re.match(r"python -m experiments (list|run|report)|make \w+|pip install", line), line
