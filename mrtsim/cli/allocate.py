@@ -19,6 +19,9 @@ examples:
   10 dollars of tokens, each prompt read once for all its responses
     mrtsim allocate --v-prompt 0.187 --v-response 1.329 --prompt-tokens 900 --response-tokens 250 \\
         --price-in 0.5 --price-out 1.5 --budget 10
+  prompts in groups (documents) that cost 4 each: how many groups, prompts per group and responses per prompt
+    mrtsim allocate --v-group 0.064 --v-prompt 0.133 --v-response 0.493 --c-group 4 --c-prompt 2 --c-response 1 \\
+        --budget 400
 
 `mrtsim pilot` estimates the two variance components from data.
 """
@@ -55,6 +58,12 @@ def add_parser(subparsers: Any) -> None:
         "--redundancy", type=positive, default=1.0, metavar="R", help="prompts in such a group (default 1)"
     )
     group = parser.add_argument_group("costs, in any one unit (US dollars where token prices are given)")
+    group.add_argument(
+        "--c-group",
+        type=non_negative,
+        metavar="C",
+        help="C_g, cost of one group of prompts: the plan then chooses the prompts per group as well",
+    )
     group.add_argument("--c-prompt", type=non_negative, metavar="C", help="C_p, cost of one prompt")
     group.add_argument("--c-response", type=non_negative, metavar="C", help="C_r, cost of one response")
     group.add_argument("--prompt-tokens", type=non_negative, metavar="T", help="mean length of a prompt")
@@ -82,6 +91,12 @@ def add_parser(subparsers: Any) -> None:
         "--max-responses", type=count, metavar="K", help="largest number of responses per prompt"
     )
     group.add_argument("--max-prompts", type=count, metavar="N", help="largest number of prompts")
+    group.add_argument(
+        "--max-group-size",
+        type=count,
+        metavar="R",
+        help="largest number of prompts per group, with --c-group",
+    )
     group.add_argument("--fix-responses", type=count, metavar="K", help="responses per prompt are given")
     group.add_argument("--fix-prompts", type=count, metavar="N", help="the number of prompts is given")
     group.add_argument(
@@ -119,6 +134,7 @@ def run(args: argparse.Namespace) -> int:
         "candidates": args.candidates,
         "n_prompts": args.fix_prompts,
         "redundancy": args.redundancy,
+        "max_group_size": args.max_group_size,
     }
     plan = allocate(components, cost, responses_per_prompt=args.fix_responses, **goal)
     if args.plot:
@@ -126,7 +142,8 @@ def run(args: argparse.Namespace) -> int:
 
         save(plot_allocation(components, cost, **goal), args.plot)
     if args.json:
-        print(strict_json({**plan_record(plan), "c_prompt": cost.prompt, "c_response": cost.response}))
+        costs = {"c_group": cost.group, "c_prompt": cost.prompt, "c_response": cost.response}
+        print(strict_json({**plan_record(plan), **costs}))
     else:
         print(plan_text(plan, components, cost, **goal))
     return 0
@@ -146,15 +163,16 @@ def cost_from(args: argparse.Namespace) -> Any:
                 "costs: give --c-prompt and --c-response, or --prompt-tokens, --response-tokens, --price-in and "
                 "--price-out (with --shared-prefix or --no-shared-prefix)"
             )
-        return Cost(args.c_prompt, args.c_response)
+        return Cost(args.c_prompt, args.c_response, args.c_group)
     if missing:
         raise InputError(f"token costs need {' and '.join(missing)} as well")
-    return Cost.from_tokens(
+    tokens_cost = Cost.from_tokens(
         **tokens,
         shared_prefix=args.shared_prefix is not False,
         prompt=args.c_prompt or 0.0,
         response=args.c_response or 0.0,
     )
+    return Cost(tokens_cost.prompt, tokens_cost.response, args.c_group)
 
 
 def plan_record(plan: Any) -> dict[str, Any]:
@@ -170,15 +188,27 @@ def plan_text(plan: Any, components: Any, cost: Any, **goal: Any) -> str:
 
     budget = goal.get("budget")
     compared = "variance" if budget is not None else "cost"
-    limits = (
-        ", ".join(name.replace("_", " ") for name in plan.bound_by) or "nothing: this is the best there is"
-    )
-    rows: list[tuple[str, str, str]] = [
+    group_cost = "" if cost.group is None else f"{number(cost.group)} per group, "
+    rows: list[tuple[str, str, str]] = []
+    if plan.n_groups is not None:
+        rows += [
+            ("groups", number(plan.n_groups), "M"),
+            (
+                "prompts per group",
+                number(plan.prompts_per_group),
+                f"r; best if nothing is whole: {number(plan.r_star)}",
+            ),
+        ]
+    rows += [
         ("prompts", number(plan.n_prompts), "N_p"),
         ("responses per prompt", number(plan.responses_per_prompt), "K"),
         ("responses in all", number(plan.n_prompts * plan.responses_per_prompt), ""),
         ("variance", number(plan.variance), f"standard error {number(math.sqrt(plan.variance))}"),
-        ("cost", number(plan.cost, 6), f"{number(cost.prompt)} a prompt, {number(cost.response)} a response"),
+        (
+            "cost",
+            number(plan.cost, 6),
+            f"{group_cost}{number(cost.prompt)} per prompt, {number(cost.response)} per response",
+        ),
         ("K*", number(plan.k_star), "best K if N_p and K need not be whole"),
     ]
     if math.isfinite(plan.efficiency):

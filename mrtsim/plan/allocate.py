@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -30,16 +30,25 @@ MOST_EXACT = 2**53
 class Cost:
     """What one prompt and one response cost, in one unit of the caller's choice (dollars, seconds, labels).
 
+    Attributes:
+        prompt: C_p, per prompt.
+        response: C_r, per response.
+        group: C_g, per group of prompts (a document, a template). With it `allocate` chooses the prompts per group;
+            None for plans over prompts and responses alone.
+
     Raises:
         InputError: a cost that is not finite or below 0.
     """
 
     prompt: float
     response: float
+    group: float | None = None
 
     def __post_init__(self) -> None:
         _exact("the cost of a prompt", self.prompt)
         _exact("the cost of a response", self.response)
+        if self.group is not None:
+            _exact("the cost of a group", self.group)
 
     @classmethod
     def from_tokens(
@@ -97,6 +106,9 @@ class Plan:
         gap: 0 where the plan is proven best. With millions of both prompts and responses the search may give up the
             proof after 20,000 candidates; no plan is then better by more than this share of the variance (with a
             target: of the cost).
+        n_groups: M, where the group size was chosen; else None, as the two that follow.
+        prompts_per_group: r; n_prompts is M r, and `k_range_5pct` and `k_range_10pct` are for groups of this size.
+        r_star: the continuous optimum of r, at least 1.
     """
 
     n_prompts: int
@@ -109,6 +121,9 @@ class Plan:
     k_range_10pct: tuple[int, int]
     bound_by: tuple[str, ...]
     gap: float
+    n_groups: int | None = field(default=None, kw_only=True)
+    prompts_per_group: int | None = field(default=None, kw_only=True)
+    r_star: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -162,6 +177,7 @@ def optimal_responses(components: VarianceComponents, cost: Cost, *, redundancy:
     Raises:
         InputError: a component below 0 or not finite, redundancy below 1.
     """
+    _two_levels(cost)
     between, within = _components(components, redundancy)
     p, r = _exact("the cost of a prompt", cost.prompt), _exact("the cost of a response", cost.response)
     if between * r == 0:
@@ -181,6 +197,7 @@ def allocate(
     candidates: int | None = None,
     n_prompts: int | None = None,
     responses_per_prompt: int | None = None,
+    max_group_size: int | None = None,
     redundancy: float = 1.0,
 ) -> Plan:
     """The best whole-number plan for a budget, or the cheapest for a target variance.
@@ -188,11 +205,13 @@ def allocate(
     With a budget no plan of the same or lower cost has a lower variance; among equals the cheapest, then the smallest K
     is taken. With a target no cheaper plan reaches it; among equals the least variance, then the smallest K. The time
     does not grow with the budget: the search goes outward from K*, and stops where the continuous bound
-    (V_x + V_{y|x}/K)(C_p + K C_r) passes the best plan found.
+    (V_x + V_{y|x}/K)(C_p + K C_r) passes the best plan found. With a cost per group the plan has three levels, M groups
+    of r prompts with K responses each (see `mrtsim.plan.three_levels`).
 
     Args:
-        components: V_x, V_{y|x} and, with `redundancy`, V_g; 0 is allowed, negative estimates are not.
-        cost: C_p and C_r; 0 is allowed.
+        components: V_x, V_{y|x} and, with `redundancy` or a cost per group, V_g; 0 is allowed, negative estimates are
+            not.
+        cost: C_p and C_r, and C_g where the prompts per group are to be chosen; 0 is allowed.
         budget: the most to spend. Give this or `target_variance`.
         target_variance: the variance to reach at the least cost.
         max_responses: the largest K.
@@ -201,6 +220,7 @@ def allocate(
         candidates: N, for the loss of given pools of N responses a prompt.
         n_prompts: N_p, where it is fixed and only K is asked for.
         responses_per_prompt: K, where it is fixed and only N_p is asked for.
+        max_group_size: the largest r, with a cost per group.
         redundancy: r, the (mean) number of near-duplicate prompts in a group.
 
     Raises:
@@ -217,14 +237,25 @@ def allocate(
         n_prompts,
         responses_per_prompt,
     )
+    if cost.group is not None:
+        if redundancy != 1:
+            raise InputError(
+                "with a cost per group the plan chooses the prompts per group: leave redundancy out"
+            )
+        from mrtsim.plan.three_levels import ThreeLevels
+
+        return ThreeLevels.of(components, cost, constraints, max_group_size).plan()
+    if max_group_size is not None:
+        raise InputError("max_group_size needs a cost per group")
     problem = _problem(components, cost, constraints, redundancy)
     n, k, gap = problem.solve()
     variance = problem.variance(n, k)
     efficiency = math.nan
     if budget is not None and variance:
-        single = _problem(
-            components, cost, replace(constraints, n_prompts=None, responses_per_prompt=1), redundancy
+        caps = replace(
+            constraints, n_prompts=None, max_prompts=n_prompts or max_prompts, responses_per_prompt=1
         )
+        single = _problem(components, cost, caps, redundancy)
         efficiency = float(single.variance(single.prompts(1), 1) / variance)
     return Plan(
         n_prompts=n,
@@ -246,21 +277,33 @@ def regret_curve(
     responses_per_prompt: ArrayLike | None = None,
     *,
     redundancy: float = 1.0,
+    max_group_size: int | None = None,
     **constraints: Any,
 ) -> RegretCurve:
     """What every K in `responses_per_prompt` gives at equal budget (or target), and its regret.
+
+    With a cost per group the group size is that of the best plan.
 
     Args:
         components: as in `allocate`.
         cost: as in `allocate`.
         responses_per_prompt: whole K of at least 1; by default up to twice the 10 % range, thinned where it is long.
         redundancy: as in `allocate`.
+        max_group_size: as in `allocate`.
         **constraints: `budget` or `target_variance`, and the caps of `allocate`.
 
     Raises:
         InputError: as `allocate`.
     """
-    problem = _problem(components, cost, _Constraints(**constraints), redundancy)
+    if cost.group is not None:
+        from mrtsim.plan.three_levels import ThreeLevels
+
+        levels = ThreeLevels.of(components, cost, _Constraints(**constraints), max_group_size)
+        size = levels.solve()[1]
+        problem = levels.at(size)
+        assert problem is not None
+    else:
+        size, problem = 1, _problem(components, cost, _Constraints(**constraints), redundancy)
     best_n, best_k, _ = problem.solve()
     if responses_per_prompt is None:
         low, high = problem.run(best_n, best_k, Fraction(1, 10))
@@ -275,7 +318,7 @@ def regret_curve(
         n = problem.prompts(k)
         if n:
             regret = _excess(problem.objective(n, k), best)
-            rows.append((float(n), float(problem.variance(n, k)), float(problem.cost(n, k)), regret))
+            rows.append((float(n * size), float(problem.variance(n, k)), float(problem.cost(n, k)), regret))
         else:
             rows.append((0.0, math.inf, math.inf, math.inf))
     n_prompts, variance, price, regret = np.array(rows, float).reshape(-1, 4).T
@@ -447,6 +490,7 @@ def _problem(
     components: VarianceComponents, cost: Cost, constraints: _Constraints, redundancy: float
 ) -> Problem:
     """The problem in integers, checked to have a solution."""
+    _two_levels(cost)
     a, b = _components(components, redundancy)
     p, r = _exact("the cost of a prompt", cost.prompt), _exact("the cost of a response", cost.response)
     population, candidates = constraints.population, constraints.candidates
@@ -519,8 +563,14 @@ def _bound_by(problem: Problem, constraints: _Constraints, n: int, k: int) -> It
                 yield min(names, key=lambda name: getattr(constraints, name) or math.inf)
 
 
+def _two_levels(cost: Cost) -> None:
+    if cost.group is not None:
+        raise InputError("a cost per group is for `allocate` and `regret_curve`: leave it out here")
+
+
 def integer_costs(cost: Cost, budget: float) -> tuple[int, int, int, int]:
     """C_p, C_r and the budget as whole numbers of one unit, and how many of it make up 1."""
+    _two_levels(cost)
     exact = (
         _exact("the cost of a prompt", cost.prompt),
         _exact("the cost of a response", cost.response),
@@ -540,8 +590,14 @@ def _components(components: VarianceComponents, redundancy: float) -> tuple[Frac
     r = _exact("redundancy", redundancy)
     if r < 1:
         raise InputError(f"redundancy is the number of prompts in a group, at least 1, not {redundancy:g}")
+    group, prompt, response = exact_components(components)
+    return prompt + r * group, response
+
+
+def exact_components(components: VarianceComponents) -> tuple[Fraction, Fraction, Fraction]:
+    """V_g, V_{x|g} and V_{y|x}; negative estimates are refused."""
     parts = []
-    for name, symbol in (("prompt", "V_x"), ("response", "V_{y|x}"), ("group", "V_g")):
+    for name, symbol in (("group", "V_g"), ("prompt", "V_x"), ("response", "V_{y|x}")):
         value = getattr(components, name)
         try:
             parts.append(_exact(f"the {name} component {symbol}", value))
@@ -551,7 +607,7 @@ def _components(components: VarianceComponents, redundancy: float) -> tuple[Frac
                     f"{error}: plan at a confidence limit, or with 0 and max_responses"
                 ) from None
             raise
-    return parts[0] + r * parts[2], parts[1]
+    return parts[0], parts[1], parts[2]
 
 
 def _exact(name: str, value: Any) -> Fraction:

@@ -6,7 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDING = 1e-9  # what a bound in floating point may be off, as a share of it
 MOST_CORNERS = 20_000  # looked at in each direction, before the search settles for a certified gap
 
 
@@ -368,3 +373,28 @@ def best_size(
             best, value = (n, int(reached)), here
         size = int(reached) + 1
     return *best, max(0.0, 1 - bound(size) / (value * limit))
+
+
+def best_first(
+    choices: NDArray[np.int64],
+    bounds: NDArray[np.float64],
+    solve: Callable[[int], tuple[tuple[Any, ...], float] | None],
+) -> tuple[tuple[Any, ...] | None, float]:
+    """(the least answer, gap) over choices, tried from the lowest bound up until none that is left can be better.
+
+    Args:
+        choices: What is chosen from, whole numbers.
+        bounds: A lower bound of the first entry of each choice's answer, correct to 1e-9 of it.
+        solve: The answer of a choice, compared entry by entry, and the gap of its first entry; None where there is
+            none.
+    """
+    best, gap = None, 0.0
+    for tried, index in enumerate(np.argsort(bounds, kind="stable")):
+        lower = float(bounds[index]) * (1 - ROUNDING)
+        if best is not None and (lower > float(best[0]) or tried >= MOST_CORNERS):
+            return best, max(gap, 1 - lower / float(best[0]) if lower <= float(best[0]) else 0.0)
+        found = solve(int(choices[index]))
+        if found is not None:
+            gap = max(gap, found[1])
+            best = found[0] if best is None else min(best, found[0])
+    return best, gap

@@ -280,3 +280,50 @@ def test_strict_json_and_tables():
         "e": [None, "x", True],
     }
     assert table([("a", 1.0), ("bcd", 12345.6)], ("x", "y")) == "  x        y\n  a        1\n  bcd  12346"
+
+
+THREE = [
+    "--v-group",
+    ".06378",
+    "--v-prompt",
+    ".1332",
+    "--v-response",
+    ".4926",
+    "--c-prompt",
+    "2",
+    "--c-response",
+    "1",
+]
+
+
+def test_three_levels(capsys):
+    plan = answer(capsys, *THREE, "--c-group", "4", "--budget", "400")
+    assert (plan["n_groups"], plan["prompts_per_group"], plan["responses_per_prompt"]) == (28, 2, 3)
+    assert (plan["n_prompts"], plan["c_group"]) == (56, 4)
+    assert plan["variance"] == pytest.approx(0.0075886, abs=5e-8)
+    assert main(["allocate", *THREE, "--c-group", "4", "--budget", "400"]) == 0
+    text = capsys.readouterr().out
+    assert ["groups", "28", "M"] in [line.split() for line in text.splitlines()]
+    assert "4 per group, 2 per prompt, 1 per response" in text
+    for arguments, message in (
+        (["--c-group", "4", "--budget", "400", "--redundancy", "3"], "leave redundancy out"),
+        (["--budget", "400", "--max-group-size", "3"], "max_group_size needs a cost per group"),
+        (["--c-group", "4", "--budget", "400", "--fix-prompts", "3"], "whole groups"),
+    ):
+        assert message in refusal(capsys, *THREE, *arguments)
+    no_groups = ["--v-prompt", "1", "--v-response", "1", *COSTS, "--budget", "400"]
+    assert "V_g = 0 would put all prompts" in refusal(capsys, *no_groups, "--c-group", "4")
+    assert answer(capsys, *no_groups)["n_groups"] is None
+
+
+def test_efficiency_compares_plans_with_the_same_fixed_prompts(capsys):
+    """The K = 1 plan must keep to the number of prompts too: 30 questions are all there are."""
+    questions = ["--v-prompt", ".1013", "--v-response", ".1449", "--c-prompt", "1", "--c-response", "1"]
+    fixed = answer(capsys, *questions, "--budget", "1920", "--fix-prompts", "30")
+    capped = answer(capsys, *questions, "--budget", "1920", "--max-prompts", "30")
+    assert fixed["efficiency"] == capped["efficiency"] == pytest.approx(0.2462 / (0.1013 + 0.1449 / 63))
+
+
+def test_limits_are_named_once(capsys):
+    assert main(["allocate", *TOY, *COSTS, "--budget", "400", "--max-responses", "3"]) == 0
+    assert "limited by            budget, max responses" in capsys.readouterr().out

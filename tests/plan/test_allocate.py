@@ -120,6 +120,8 @@ def test_budget_equals_brute_force(seed):
         assert plan.k_range_5pct == run_around(k, variance, best, 0.05), case
         assert plan.k_range_10pct == run_around(k, variance, best, 0.10), case
         free = {name: value for name, value in caps.items() if name != "n_prompts"}
+        if "n_prompts" in caps:  # one response each, of no more prompts than there are
+            free["max_prompts"] = caps["n_prompts"]
         singles = grid(components, (p, r), {**free, "responses_per_prompt": 1}, redundancy, most)[2]
         if plan.variance > 0:
             assert plan.efficiency == pytest.approx(singles.min() / plan.variance, rel=1e-9), case
