@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mrtsim.cli import count, non_negative, number, positive, probability, strict_json, table
+from mrtsim.cli.pilot_crossed import add_judges, crossed_cost, refuse_judges, run_crossed
 from mrtsim.cli.reading import add_files, told
 from mrtsim.errors import InputError
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from mrtsim.estimates import Estimate
     from mrtsim.pilot.estimate import PilotEstimate
     from mrtsim.plan.allocate import Cost, Plan
+    from mrtsim.tables.pilots import Pilot
 
 EXAMPLES = """\
 examples:
@@ -24,6 +27,8 @@ examples:
     mrtsim pilot pilot.parquet --c-prompt 4 --c-response 1 --budget 400
   prompts in groups of near-duplicates
     mrtsim pilot pilot.jsonl --group-column topic --c-prompt 4 --c-response 1 --budget 400
+  the same judges for every prompt: how many prompts, and how many judges
+    mrtsim pilot ratings.csv --judge-column judge --c-prompt 4 --c-cell 1 --budget 400
 """
 
 
@@ -44,6 +49,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument(
         "--group-column", metavar="G", help="groups of redundant prompts: estimates V_g as a third component"
     )
+    add_judges(parser)
     group = parser.add_argument_group("estimation")
     group.add_argument(
         "--method",
@@ -91,19 +97,27 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, estimate, plan, print."""
-    cost = _cost(args)
     from mrtsim.pilot.estimate import estimate_components
     from mrtsim.tables.pilots import read_pilot
 
+    cost, crossed = None, None
+    if args.judge_column is None:
+        refuse_judges(args)
+        cost = _cost(args)
+    else:
+        crossed = crossed_cost(args)
     rows = read_pilot(
         args.files,
         prompt_column=args.prompt_column,
         loss_column=args.loss_column,
         group_column=args.group_column,
+        judge_column=args.judge_column,
         layout=args.layout,
         format=args.format,
         missing_ids=args.missing_ids,
     )
+    if rows.judges is not None:
+        return run_crossed(args, rows, crossed)
     try:
         pilot = estimate_components(
             rows.losses,
@@ -115,12 +129,28 @@ def run(args: argparse.Namespace) -> int:
         )
     except InputError as error:
         raise InputError(f"{told(args.files)}: {error}") from None
+    pilot = replace(pilot, warnings=(*pilot.warnings, *_common_judges(rows, pilot)))
     planned = _plan(args, pilot, cost) if cost is not None and _goal(args) else None
     if args.json:
         print(strict_json(_record(pilot, cost, planned, rows.notes)))
     else:
         print(_text(args, pilot, cost, planned, rows.notes))
     return 0
+
+
+def _common_judges(rows: Pilot, pilot: PilotEstimate) -> Iterator[str]:
+    """Whether responses that share an id nobody mentioned differ alike in all prompts."""
+    from mrtsim.pilot.common_judges import common_judge_warnings
+    from mrtsim.tables.pilots import POSITION
+
+    def remedy(column: str) -> str:
+        if column == POSITION:
+            return "give each response its judge and say --judge-column, unless the lists are sorted"
+        return f"say --judge-column {column}"
+
+    return common_judge_warnings(
+        rows.losses, rows.prompts, rows.maybe_common, remedy=remedy, standard_error=pilot.standard_error
+    )
 
 
 def _goal(args: argparse.Namespace) -> bool:
