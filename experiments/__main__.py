@@ -8,9 +8,12 @@ import difflib
 import gc
 import importlib
 import json
+import math
 import os
 import pkgutil
+import shlex
 import sys
+import threading
 import time
 from pathlib import Path
 from types import ModuleType
@@ -21,33 +24,42 @@ from mrtsim.errors import InputError
 PRESETS = ("quick", "paper", "precise")
 
 
+# What every experiment defines; `experiments/__init__.py` says what each is.
+CONTRACT = ("CLAIMS", "Config", "PRESETS", "run", "predictions")
+
+
 def find() -> dict[str, ModuleType]:
-    """Every experiment by name: the modules of this package that define what the package's docstring lists."""
-    modules = {name: importlib.import_module(f"experiments.{name}") for name in _module_names()}
-    return {name: module for name, module in modules.items() if _is_experiment(module)}
+    """Every experiment by name: the modules of this package, each checked against the contract."""
+    return {name: _module(name) for name in _module_names()}
 
 
 def _module_names() -> list[str]:
-    return sorted(i.name for i in pkgutil.iter_modules(experiments.__path__) if not i.name.startswith("_"))
+    found = pkgutil.iter_modules(experiments.__path__)
+    return sorted(i.name for i in found if not i.ispkg and not i.name.startswith("_"))
 
 
-def _is_experiment(module: ModuleType) -> bool:
-    return all(hasattr(module, attribute) for attribute in ("Config", "PRESETS", "run", "predictions"))
+def _module(name: str) -> ModuleType:
+    module = importlib.import_module(f"experiments.{name}")
+    missing = [attribute for attribute in CONTRACT if not hasattr(module, attribute)]
+    if missing:
+        raise InputError(
+            f"experiments/{name}.py lacks {', '.join(missing)}: an experiment defines {', '.join(CONTRACT)} "
+            "(see CONTRIBUTING.md)"
+        )
+    return module
 
 
 def _named(names: list[str]) -> dict[str, ModuleType]:
     if names == ["all"]:
         return find()
-    chosen = {}
+    known, chosen = _module_names(), {}
     for name in names:
         key = name.replace("-", "_")
-        module = importlib.import_module(f"experiments.{key}") if key in _module_names() else None
-        if module is None or not _is_experiment(module):
-            found = find()
-            near = difflib.get_close_matches(key, found, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(found)}"
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
             raise InputError(f"no experiment is called {name!r}; {hint}")
-        chosen[key] = module
+        chosen[key] = _module(key)
     return chosen
 
 
@@ -56,7 +68,7 @@ def _list() -> None:
     for name, module in find().items():
         counts = [str(getattr(module.PRESETS[preset], "replicates", "-")) for preset in PRESETS]
         about = (module.__doc__ or "").strip().split("\n")[0]
-        claims = ",".join(map(str, getattr(module, "CLAIMS", ()))) or "-"
+        claims = ",".join(map(str, module.CLAIMS)) or "-"
         rows.append((name, claims, *counts, _minutes(name), about))
     widths = [max(len(row[i]) for row in rows) for i in range(6)]
     for row in rows:
@@ -90,7 +102,7 @@ def _run(args: argparse.Namespace) -> None:
 
     import jax
 
-    from experiments.harness import store
+    from experiments.harness import report, store
     from experiments.harness.compilation_cache import enable_compilation_cache
 
     # Tracing makes many objects that live long: looking through them again and again takes a twentieth of a run.
@@ -120,6 +132,12 @@ def _run(args: argparse.Namespace) -> None:
             print(f"{name}: {status}, {time.perf_counter() - begin:.1f} s, {folder}", file=sys.stderr)
     for name in chosen:
         store.close(args.out / args.preset / name)
+    if jax.process_index() == 0:
+        report.load(
+            args.out / args.preset, list(chosen)
+        )  # statements that cannot stand are an error here, too
+        out = "" if args.out == Path("results") else f" --out {shlex.quote(str(args.out))}"
+        print(f"next: python -m experiments report --preset {args.preset}{out}", file=sys.stderr)
 
 
 def _warn(message: str) -> None:
@@ -127,15 +145,48 @@ def _warn(message: str) -> None:
 
 
 def _join_hosts(args: argparse.Namespace) -> None:
+    """Meet the other processes; where that takes longer than `--wait`, end with one message."""
     import jax
 
+    others = "the other processes"
+    if args.coordinator is not None:
+        if not 0 <= args.process_id < args.num_processes:
+            raise InputError(
+                f"--process-id {args.process_id}: with --num-processes {args.num_processes} it must be from 0 to "
+                f"{args.num_processes - 1}"
+            )
+        if args.process_id > 0:
+            others = f"process 0 at the coordinator {args.coordinator}"
+        else:
+            others = f"processes 1 to {args.num_processes - 1} to join at {args.coordinator}"
+    if args.num_processes != 1:
+        _warn(f"waiting for {others}, at most {args.wait:g} s (--wait)")
+
+    def give_up() -> None:
+        # JAX itself would wait for minutes and then abort with a stack trace; nothing else can interrupt it.
+        _warn(
+            f"gave up after {args.wait:g} s waiting for {others}: start every process with the same --coordinator, "
+            "reachable from all hosts, or wait longer with --wait SECONDS"
+        )
+        os._exit(2)
+
+    watch = threading.Timer(args.wait, give_up)
+    watch.daemon = True
+    watch.start()
     try:
-        jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
+        jax.distributed.initialize(
+            args.coordinator,
+            args.num_processes,
+            args.process_id,
+            initialization_timeout=math.ceil(args.wait) + 60,
+        )
     except ValueError as error:
         raise InputError(
             "--distributed: no cluster environment (such as Slurm) was found; give --coordinator HOST:PORT, "
             f"--num-processes and --process-id ({error})"
         ) from None
+    finally:
+        watch.cancel()
 
 
 def _positive(text: str) -> int:
@@ -144,14 +195,22 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _gibibytes(text: str) -> float:
+def _positive_number(text: str, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number of GiB, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a positive number of {unit}, got {text!r}")
     return value
+
+
+def _gibibytes(text: str) -> float:
+    return _positive_number(text, "GiB")
+
+
+def _seconds(text: str) -> float:
+    return _positive_number(text, "seconds")
 
 
 def _seed(text: str) -> int:
@@ -175,7 +234,9 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on with an unfinished run, skip a finished one"
     )
     run.add_argument("--memory", type=_gibibytes, metavar="GIB", help="bound on the blocks in flight")
-    run.add_argument("--threads", type=_positive, metavar="T", help="blocks in flight (default: one a core)")
+    run.add_argument(
+        "--threads", type=_positive, metavar="T", help="blocks in flight (default: one per core)"
+    )
     run.add_argument("--no-cache", action="store_true", help="compile afresh (also: MRTSIM_CACHE=off)")
     run.add_argument("--distributed", action="store_true", help="share the work with other processes")
     run.add_argument(
@@ -183,6 +244,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--num-processes", type=_positive, metavar="N")
     run.add_argument("--process-id", type=int, metavar="I")
+    run.add_argument(
+        "--wait",
+        type=_seconds,
+        default=120.0,
+        metavar="S",
+        help="for the other processes (default: 120 seconds)",
+    )
 
     report = commands.add_parser("report", help="write the page and the figures from the stored results")
     report.add_argument(
@@ -210,10 +278,10 @@ def main(argv: list[str] | None = None) -> int:
         else:
             from experiments.harness import report
 
-            page, gallery, comparison = report.write(args.preset, args.out)
-            print(f"wrote {page} and {gallery}")
-            if comparison:
-                print(f"compared with the committed page: {comparison}")
+            written = report.write(args.preset, args.out)
+            print(f"wrote {written.page}, {written.claims[0].parent}/ and {written.gallery}")
+            if written.comparison:
+                print(f"beside the committed page: {written.comparison}")
         sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last flush
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

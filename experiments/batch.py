@@ -20,14 +20,22 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from experiments.harness import intervals
-from experiments.harness.statements import Estimate, Prediction, greater, less, near
+from experiments.harness.statements import (
+    Prediction,
+    Role,
+    Source,
+    above,
+    below,
+    read,
+    within_factor,
+)
 from experiments.shared.mdn_training import RULE, TOY, judge, sobol_prompts, true_nll
 from experiments.shared.training import Recipe, fit
 from mrtsim.errors import InputError
 from mrtsim.losses import mdn_nll, mixture_nll
 from mrtsim.models import MDN, Mixture
 
-CLAIMS = (2, 4)
+CLAIMS = (4,)
 ONLINE = Recipe(steps=600, validate_every=25)
 NEAR = 2.0
 SMALL = 0.05  # of the excess NLL: a loss of less than this share is small
@@ -214,65 +222,58 @@ def _components(found: dict[str, np.ndarray], price: float) -> dict[str, Any]:
 
 
 def predictions(result: dict[str, Any]) -> list[Prediction]:
-    """Claim 4 inside an update: the best split beside the gradient's K*; claim 2: prompts beat responses."""
+    """Claim 4 inside an update: the best split beside the gradient's K*, and prompts against responses."""
     components, ks = result["components"], result["responses"]
     found, half = [], len(result["steps"]) // 2
     for entry in result["prices"]:
-        best = entry["best"][-1]
-        ours = Estimate(best["value"], best["low"], best["high"])
-        if entry["price"] == components["price"]:
+        best, price = entry["best"][-1], entry["price"]
+        if price == components["price"]:
             # The gradient's noise over the second half of training, when it limits the loss.
-            k_star = float(np.median(components["k_star"]["value"][half:]))
+            k_star = float(np.median(components["k_star"]["estimate"][half:]))
             found.append(
                 Prediction(
+                    "batch.best-k",
                     4,
-                    f"inside an update, the K that trains best at equal cost is within a factor {NEAR:g} of the "
-                    f"gradient's K* (a prompt costs {entry['price']:g} responses)",
-                    ours,
-                    near(ours, k_star, NEAR),
-                    exact=k_star,
-                    note=f"after {result['steps'][-1]} steps; K* is the median over the second half of training",
+                    f"K that trains best inside an update of equal cost (a prompt costs {price:g} responses)",
+                    read(best),
+                    within_factor(NEAR, k_star, Source.MEASURED),
+                    Role.LIMIT,
+                    note=f"after {result['steps'][-1]} steps; compared with the gradient's K*, exact at the networks "
+                    "along the way, median over the second half of training",
                 )
             )
             nearest = int(np.argmin(np.abs(np.log(np.array(ks) / k_star))))
-            loss = _cell(entry["final"], nearest)
             found.append(
                 Prediction(
+                    "batch.nearest-to-k-star",
                     4,
-                    f"inside an update, K = {ks[nearest]}, the nearest to the gradient's K*, ends within {SMALL:.0%} "
-                    "of the best split's excess NLL",
-                    loss,
-                    less(loss, 1 + SMALL),
-                    primary=False,
+                    f"excess NLL inside an update, K = {ks[nearest]} (nearest to the gradient's K*) / best split",
+                    read(entry["final"], nearest),
+                    below(1 + SMALL),
+                    Role.LIMIT,
                 )
             )
-        elif entry["price"] == 0:
-            loss = _cell(entry["final"], 0)
+        elif price == 0:
             found.append(
                 Prediction(
+                    "batch.sequences.k1",
                     4,
-                    "where an update is a fixed number of sequences, one response each ends within "
-                    f"{SMALL:.0%} of the best split's excess NLL",
-                    loss,
-                    less(loss, 1 + SMALL),
-                    primary=False,
+                    f"excess NLL, updates of a fixed number of sequences, K = {ks[0]} / best split",
+                    read(entry["final"], 0),
+                    below(1 + SMALL),
+                    Role.LIMIT,
                     note="prompts are free there, so K* = 0",
                 )
             )
-        if entry["price"] == 0:
-            most = _cell(entry["final"], len(ks) - 1)
+        if price == 0:
             found.append(
                 Prediction(
-                    2,
-                    f"where an update is a fixed number of sequences, K = {ks[-1]} ends with a larger excess NLL "
-                    "than the best split",
-                    most,
-                    greater(most, 1.0),
-                    primary=False,
+                    f"batch.sequences.k{ks[-1]}",
+                    4,
+                    f"excess NLL, updates of a fixed number of sequences, K = {ks[-1]} / best split",
+                    read(entry["final"], len(ks) - 1),
+                    above(1.0),
+                    Role.LIMIT,
                 )
             )
     return found
-
-
-def _cell(estimate: dict[str, Any], index: int) -> Estimate:
-    return Estimate(*(float(estimate[name][index]) for name in ("value", "low", "high")))

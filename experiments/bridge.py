@@ -16,7 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from experiments.harness.statements import Estimate, Prediction, greater, published
+from experiments.harness.statements import (
+    Prediction,
+    Role,
+    above,
+    published,
+    read,
+)
 from experiments.shared.untrained_network import STRATEGIES, compare_all, difference, problems
 from mrtsim.diagnostics.problem import gradient_cosines
 from mrtsim.diagnostics.simulate import Setting, response_similarity
@@ -77,8 +83,9 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     each = _each(pairs)[:, filled]
     middle = (np.arange(config.bins) + 0.5) / config.bins
     return {
+        "reported": published()["bridge"],
         "pairs": {
-            name: _interval(pairs[name])
+            name: _over_networks(pairs[name])
             for name in ("pearson", "same_mode", "cross_mode", "gap", "within_mode")
         },
         "bins": {
@@ -129,10 +136,11 @@ def _each(pairs: dict[str, np.ndarray]) -> np.ndarray:
     )
 
 
-def _interval(values: np.ndarray) -> dict[str, float]:
+def _over_networks(values: np.ndarray) -> dict[str, Any]:
+    """Mean over networks with its standard error, and the range that holds 95 % of the networks."""
     error = float(values.std(ddof=1) / np.sqrt(len(values)))
-    low, high = np.quantile(values, [0.025, 0.975])
-    return {"value": float(values.mean()), "error": error, "low": float(low), "high": float(high)}
+    networks = np.quantile(values, [0.025, 0.975]).tolist()
+    return {"estimate": float(values.mean()), "standard_error": error, "networks": networks}
 
 
 def _rank(table: dict[str, dict[str, Any]], k: str, draws: int, rng: np.random.Generator) -> dict[str, float]:
@@ -146,7 +154,7 @@ def _rank(table: dict[str, dict[str, Any]], k: str, draws: int, rng: np.random.G
     signs = []
     for name in ("score", "k_eff"):
         value, left_out = (
-            np.array([entry[name][part] for entry in entries]) for part in ("value", "left_out")
+            np.array([entry[name][part] for entry in entries]) for part in ("estimate", "left_out")
         )
         redrawn = value + shared @ (left_out - left_out.mean(1, keepdims=True)).T
         i, j = np.triu_indices(len(value), 1)
@@ -154,76 +162,81 @@ def _rank(table: dict[str, dict[str, Any]], k: str, draws: int, rng: np.random.G
     one, other = signs
     taus = (one * other).sum(1) / np.sqrt(np.abs(one).sum(1) * np.abs(other).sum(1))  # tau-b: ties count
     low, high = np.quantile(taus, [0.025, 0.975])
-    return {"value": float(np.mean(taus)), "low": float(low), "high": float(high)}
+    return {"estimate": float(np.mean(taus)), "low": float(low), "high": float(high)}
+
+
+_K = "4"  # at which the paper compares strategies; other K are limits
 
 
 def predictions(result: dict[str, Any]) -> list[Prediction]:
     """Claim 10: the correlation and the ranking."""
-    reported = published()["bridge"]
-    pairs = {
-        name: Estimate.from_standard_error(e["value"], e["error"]) for name, e in result["pairs"].items()
-    }
-    spread = result["pairs"]["pearson"]
+    reported, pairs = result["reported"], result["pairs"]
+    low, high = pairs["pearson"]["networks"]
     found = [
         Prediction(
+            "bridge.pearson",
             10,
-            "response similarity and gradient cosine are correlated over the pairs of a pool (Pearson r above 0)",
-            pairs["pearson"],
-            greater(pairs["pearson"], 0.0),
-            reported["pearson_r"],
-            note=f"95 % of untrained networks lie between {spread['low']:.2f} and {spread['high']:.2f}",
+            "Pearson r of response similarity and gradient cosine over the pairs of a pool",
+            read(pairs["pearson"]),
+            above(0.0),
+            Role.PRIMARY,
+            reported=reported["pearson_r"],
+            note=f"95 % of untrained networks lie between {low:.2f} and {high:.2f}",
         ),
         Prediction(
+            "bridge.mode-gap",
             10,
-            "gradients agree more within a mode than across modes (difference of mean cosines)",
-            pairs["gap"],
-            greater(pairs["gap"], 0.0),
-            reported["same_mode_cosine"] - reported["cross_mode_cosine"],
-            note=f"within {pairs['same_mode'].value:.2f}, across {pairs['cross_mode'].value:.2f}",
+            "mean gradient cosine, within a mode − across modes",
+            read(pairs["gap"]),
+            above(0.0),
+            Role.PRIMARY,
+            reported=reported["same_mode_cosine"] - reported["cross_mode_cosine"],
+            note=f"within {pairs['same_mode']['estimate']:.2f}, across {pairs['cross_mode']['estimate']:.2f}",
         ),
         Prediction(
+            "bridge.within-mode",
             10,
-            "within a mode, too, the closer responses have the more similar gradients (Pearson r above 0)",
-            pairs["within_mode"],
-            greater(pairs["within_mode"], 0.0),
-            primary=False,
+            "Pearson r of similarity and gradient cosine within a mode",
+            read(pairs["within_mode"]),
+            above(0.0),
+            Role.LIMIT,
         ),
     ]
     table = result["strategies"]
-    if {"dkon", "rkon"} <= set(table):
-        for k in result["rank"]:
-            gain = difference(table["dkon"][k]["k_eff"], table["rkon"][k]["k_eff"])
+    for k, tau in result["rank"].items():
+        role = Role.PRIMARY if k == _K else Role.LIMIT
+        if {"dkon", "rkon"} <= set(table):
+            dkon, rkon = (table[name][k]["k_eff"] for name in ("dkon", "rkon"))
             found.append(
                 Prediction(
+                    f"bridge.k-eff.dkon-over-rkon.k{k}",
                     10,
-                    f"choosing for diversity alone (DKoN) raises the measured K_eff above RKoN's, K = {k}",
-                    gain,
-                    greater(gain, 0.0),
-                    note="DKoN {:.2f}, RKoN {:.2f}".format(
-                        *(table[s][k]["k_eff"]["value"] for s in ("dkon", "rkon"))
-                    ),
+                    f"measured K_eff, DKoN − RKoN, K = {k}",
+                    difference(dkon, rkon),
+                    above(0.0),
+                    role,
+                    note=f"DKoN {dkon['estimate']:.2f}, RKoN {rkon['estimate']:.2f}",
                 )
             )
-    for k, tau in result["rank"].items():
-        interval = Estimate(tau["value"], tau["low"], tau["high"])
         found.append(
             Prediction(
+                f"bridge.rank.k{k}",
                 10,
-                f"the similarity score ranks the strategies as the measured K_eff does (Kendall's tau > 0), K = {k}",
-                interval,
-                greater(interval, 0.0),
+                f"Kendall's tau over strategies, similarity score and measured K_eff, K = {k}",
+                read(tau),
+                above(0.0),
+                role,
             )
         )
-    for k in result["rank"]:
-        score = Estimate.from_standard_error(*(table["rkon"][k]["score"][p] for p in ("value", "error")))
         found.append(
             Prediction(
+                f"bridge.calibration.k{k}",
                 10,
-                f"the similarity score is a calibrated K_eff: RKoN's is above {k} / 1.1, K = {k}",
-                score,
-                greater(score, float(k) / 1.1),
-                exact=float(k),
-                primary=False,
+                f"similarity score of RKoN as a K_eff, K = {k}",
+                read(table["rkon"][k]["score"]),
+                above(float(k) / 1.1),
+                Role.LIMIT,
+                note="independent draws have K_eff = K; calibrated would be within 10 % of that",
             )
         )
     return found

@@ -15,7 +15,16 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from experiments.harness import intervals
-from experiments.harness.statements import Estimate, Prediction, greater, less, near, published
+from experiments.harness.statements import (
+    Prediction,
+    Role,
+    Source,
+    above,
+    below,
+    published,
+    read,
+    within_factor,
+)
 from experiments.shared.mdn_training import (
     PAPER,
     RECIPES,
@@ -28,6 +37,7 @@ from experiments.shared.mdn_training import (
 )
 from experiments.shared.training import Recipe
 from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate
 from mrtsim.montecarlo import subkeys
 from mrtsim.plan.allocate import Cost
 
@@ -105,6 +115,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         "cost": {"prompt": cost.prompt, "response": cost.response},
         "replicates": config.replicates,
         "true_nll": true_nll(),
+        "reported": published()["budget"],
         "law": law,
         "strategies": {name: _summarise(config, cost, law, s) for name, s in scores.items()},
         "excess": {
@@ -144,69 +155,63 @@ def _summarise(
     return out
 
 
-def _excess(scores: dict[str, list[dict[str, Any]]], recipe: str) -> list[dict[str, float]]:
-    """Mean NLL of the filtered selector less RKoN's, over runs with the same random numbers, a K each."""
+def _excess(scores: dict[str, list[dict[str, Any]]], recipe: str) -> list[Estimate]:
+    """Mean NLL of the filtered selector less RKoN's, over runs with the same random numbers, one per K."""
     pairs = zip(scores["filtered-max-min"], scores["rkon"], strict=True)
     return [intervals.mean(filtered[recipe]["nll"] - random[recipe]["nll"]) for filtered, random in pairs]
 
 
 def predictions(result: dict[str, Any]) -> list[Prediction]:
     """Claim 4 in both recipes: the best K beside K*, and what following K* costs; claim 6 against the selector."""
-    law, rkon = result["law"], result["strategies"]["rkon"]
-    reported = published()["budget"]
+    law, rkon, ks = result["law"], result["strategies"]["rkon"], result["responses"]
+    reported = result["reported"]
     reported_best = reported["responses_per_prompt"][int(np.argmin(reported["rkon_mean"]))]
     found = []
-    for recipe in RECIPES:
+    for recipe, label in RECIPES.items():
         best = rkon[recipe]["best"]
-        ours = Estimate(best["value"], best["low"], best["high"])
-        label = RECIPES[recipe]
-        found.append(
+        found += [
             Prediction(
+                f"budget.best-k.{recipe}",
                 4,
-                f"the K with the least test NLL under the budget is within a factor {NEAR:g} of K*, {label}",
-                ours,
-                near(ours, law["k_star"], NEAR),
+                f"K with the least test NLL under the budget, {label}",
+                read(best),
+                within_factor(NEAR, law["k_star"], Source.EXACT),
+                Role.PRIMARY,
                 reported=float(reported_best) if recipe == "last" else None,
-                exact=law["k_star"],
-                note=f"interval: bootstrap of the best K on the grid {result['responses']}; the reported K* is "
+                note=f"interval: bootstrap of the best K on the grid {ks}; the reported K* is "
                 f"{reported['k_star']:.2f}",
-            )
-        )
-        regret = Estimate(**best["relative_regret"])
-        found.append(
+            ),
             Prediction(
+                f"budget.regret.{recipe}",
                 4,
-                f"choosing K = {best['chosen']}, which has the least estimator variance, loses less than {SMALL:.0%} "
-                f"of what the best K saves over K = {result['responses'][0]}, {label}",
-                regret,
-                less(regret, SMALL),
-                primary=False,
-            )
-        )
-        index = result["responses"].index(best["value"])
-        trained = Estimate(**rkon[recipe]["k_star"][index])
-        found.append(
+                f"share of what the best K saves over K = {ks[0]} that K = {best['chosen']} loses, {label}",
+                read(best["relative_regret"]),
+                below(SMALL),
+                Role.LIMIT,
+                note=f"K = {best['chosen']} has the least estimator variance on the grid",
+            ),
             Prediction(
+                f"budget.trained-k-star.{recipe}",
                 4,
-                f"K* of the trained network itself (median over runs at the best K) agrees with the best K within a "
-                f"factor {NEAR:g}, {label}",
-                trained,
-                near(trained, float(best["value"]), NEAR),
-                exact=float(best["value"]),
-                primary=False,
-            )
-        )
-    for recipe in RECIPES:
-        for k, excess in zip(result["responses"], result["excess"].get(recipe, []), strict=False):
+                f"K* of the trained network itself, median over runs at the best K, {label}",
+                read(rkon[recipe]["k_star"][ks.index(best["estimate"])]),
+                within_factor(NEAR, float(best["estimate"]), Source.MEASURED),
+                Role.LIMIT,
+                note="compared with the best K above",
+            ),
+        ]
+    for recipe, label in RECIPES.items():
+        for k, excess in zip(ks, result["excess"].get(recipe, []), strict=False):
             if k in (2, 8):
-                ours = Estimate(**excess)
                 found.append(
                     Prediction(
+                        f"budget.filtered-over-rkon.{recipe}.k{k}",
                         6,
-                        f"filtered max-min's test NLL exceeds RKoN's at K = {k} under the budget, {RECIPES[recipe]}",
-                        ours,
-                        greater(ours, 0.0),
-                        primary=False,
+                        f"test NLL under the budget, filtered max-min − RKoN, K = {k}, {label}",
+                        read(excess),
+                        above(0.0),
+                        Role.LIMIT,
+                        unit="nats",
                     )
                 )
     return found

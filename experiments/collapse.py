@@ -17,12 +17,12 @@ from jaxtyping import Array, PRNGKeyArray
 from scipy.stats import qmc
 from tqdm import tqdm
 
-from experiments.harness.intervals import t_quantile
-from experiments.harness.statements import Estimate, Prediction, agrees, greater, less
+from experiments.harness.statements import Prediction, Role, above, below, equals, number
 from mrtsim.diagnostics.simulate import response_similarity
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.distributions.quadrature import hermite
 from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate
 from mrtsim.losses import mixture_nll
 from mrtsim.models import MDN
 from mrtsim.montecarlo import subkeys
@@ -220,123 +220,117 @@ def _mean_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
+_NAMES = {
+    "rkon": "RKoN",
+    "bkon": "BKoN",
+    "dbkon": "DBKoN",
+    "dkon": "DKoN",
+    "filtered-max-min": "filtered max-min",
+}
+
+
 def predictions(result: dict[str, Any]) -> list[Prediction]:
     """Claims 6, 7 and 9: whose bias more data removes."""
     measured, exact = result["measured"], result["exact"]
     n, k = result["n_candidates"], result["k"]
     first, last = ({name: rows[i] for name, rows in measured.items()} for i in (0, -1))
-    big = last["bkon"]["n_prompts"]
+    few, many = first["rkon"]["n_prompts"], last["rkon"]["n_prompts"]
+    bkon = exact["bkon"]["bias"]
     bias = {name: Estimate.from_standard_error(row["bias"], row["bias_error"]) for name, row in last.items()}
-    found = []
     ratio = last["bkon"]["bias"] / first["bkon"]["bias"]
     relative = np.hypot(*(row["bias_error"] / row["bias"] for row in (first["bkon"], last["bkon"])))
-    left = Estimate.from_standard_error(ratio, float(abs(ratio) * relative))
-    found.append(
+    best = min((name for name in last if name != "rkon"), key=lambda name: last[name]["emse"])
+    share = max(exact["bkon"]["modes"])
+    found = [
         Prediction(
+            "collapse.bkon-bias-left",
             7,
-            "data does not remove BKoN's bias of the loss: over 90 % of it is left at the largest N_p",
-            left,
-            greater(left, 0.9),
-            exact=1.0,
+            f"BKoN's bias of the loss, N_p = {many} / N_p = {few}",
+            Estimate.from_standard_error(ratio, float(abs(ratio) * relative)),
+            equals(1.0, relative=0.05),
+            Role.PRIMARY,
             note=f"N = {n}, K = {k}; "
             + ", ".join(f"{row['bias']:.4f} at N_p = {row['n_prompts']}" for row in measured["bkon"]),
-        )
-    )
-    emse = {name: Estimate.from_standard_error(row["emse"], row["emse_error"]) for name, row in last.items()}
-    gap = _above(last["bkon"], last["rkon"])
-    found.append(
+        ),
         Prediction(
+            "collapse.bkon-emse",
             7,
-            "with the most prompts BKoN's EMSE of the loss is still above RKoN's",
-            gap,
-            greater(gap, 0.0),
-            exact=exact["bkon"]["bias"] ** 2 + (exact["bkon"]["variance"] - exact["rkon"]["variance"]) / big,
-            note=f"BKoN {emse['bkon'].value:.3g}, RKoN {emse['rkon'].value:.3g} nats^2",
-        )
-    )
-    found.append(
+            f"EMSE of the mean loss, BKoN − RKoN, N_p = {many}",
+            _over_rkon(last["bkon"], last["rkon"]),
+            above(0.0),
+            Role.PRIMARY,
+            unit="nats^2",
+            note=f"exact {bkon**2 + (exact['bkon']['variance'] - exact['rkon']['variance']) / many:.4f}; "
+            f"BKoN {last['bkon']['emse']:.3g}, RKoN {last['rkon']['emse']:.3g}",
+        ),
         Prediction(
+            "collapse.bkon-bias",
             7,
-            "BKoN's measured bias agrees with the exact one within 4 standard errors",
+            f"BKoN's bias of the mean loss, N_p = {many}",
             bias["bkon"],
-            agrees(
-                bias["bkon"].value,
-                exact["bkon"]["bias"],
-                float(np.hypot(last["bkon"]["bias_error"], exact["bkon"]["bias_error"])),
-            ),
-            exact=exact["bkon"]["bias"],
-            primary=False,
-        )
-    )
-    share = max(exact["bkon"]["modes"])
-    found.append(
+            equals(bkon, relative=0.05),
+            Role.LIMIT,
+            unit="nats",
+        ),
         Prediction(
+            "collapse.bkon-mode-share",
             7,
-            "BKoN's kept responses fall on one of the three modes (its share above 0.9, exact)",
-            Estimate(share, share, share),
-            greater(Estimate(share, share, share), 0.9),
-            exact=share,
+            "share of BKoN's kept responses on one of the three modes, exact",
+            number(share),
+            above(0.9),
+            Role.PRIMARY,
             note=f"KL(kept || truth) = {exact['bkon']['kl']:.3f} nats, at most log 3 = {np.log(3):.3f}",
-        )
-    )
-    found.append(
+        ),
         Prediction(
+            "collapse.rkon-bias",
             6,
-            f"RKoN's bias of the loss over all simulated training sets is below 1 % of BKoN's (N = {n}, K = {k})",
-            _absolute(bias["rkon"]),
-            less(_absolute(bias["rkon"]), 0.01 * abs(exact["bkon"]["bias"])),
-            exact=0.0,
-        )
-    )
-    others = [name for name in emse if name != "rkon"]
-    best = min(others, key=lambda name: emse[name].value)
-    ahead = _above(last[best], last["rkon"])
-    found.append(
+            f"RKoN's bias of the mean loss, N_p = {many}",
+            bias["rkon"],
+            equals(0.0, absolute=0.01 * abs(bkon)),
+            Role.LIMIT,
+            unit="nats",
+            note=f"the margin is 1 % of BKoN's bias; N = {n}, K = {k}",
+        ),
         Prediction(
+            "collapse.best-over-rkon",
             6,
-            "with the most prompts no strategy has a smaller EMSE of the loss than RKoN",
-            ahead,
-            greater(ahead, 0.0),
-            note=f"next is {best} with {emse[best].value:.3g} nats^2, RKoN has {emse['rkon'].value:.3g}",
-        )
-    )
+            f"EMSE of the mean loss, best other strategy ({_NAMES[best]}) − RKoN, N_p = {many}",
+            _over_rkon(last[best], last["rkon"]),
+            above(0.0),
+            Role.LIMIT,
+            unit="nats^2",
+            note=f"{_NAMES[best]} has {last[best]['emse']:.3g} nats^2, RKoN {last['rkon']['emse']:.3g}",
+        ),
+    ]
     if "dkon" in first:
-        above = _above(first["dkon"], first["rkon"])
-        few = Estimate(-above.value, -above.high, -above.low)
         found.append(
             Prediction(
+                "collapse.dkon-over-rkon",
                 9,
-                "with the fewest prompts DKoN has a smaller EMSE of the mean loss than RKoN",
-                few,
-                greater(few, 0.0),
-                primary=False,
-                note=f"at N_p = {first['dkon']['n_prompts']}; where prompts are many its bias is what is left",
+                f"EMSE of the mean loss, DKoN − RKoN, N_p = {few}",
+                _over_rkon(first["dkon"], first["rkon"]),
+                below(0.0),
+                Role.LIMIT,
+                unit="nats^2",
+                note="where prompts are many its bias is what is left",
             )
         )
-    if "dbkon" in bias:
-        part = Estimate.from_standard_error(
-            last["dbkon"]["bias"] / exact["bkon"]["bias"],
-            last["dbkon"]["bias_error"] / abs(exact["bkon"]["bias"]),
-        )
+    if "dbkon" in last:
+        row = last["dbkon"]
         found.append(
             Prediction(
+                "collapse.dbkon-bias",
                 9,
-                "DBKoN (alpha = 1) has little of BKoN's bias under the toy's reward (less than half)",
-                part,
-                less(part, 0.5),
-                primary=False,
+                "bias of the mean loss, DBKoN (alpha = 1) / BKoN",
+                Estimate.from_standard_error(row["bias"] / bkon, row["bias_error"] / abs(bkon)),
+                below(0.5),
+                Role.LIMIT,
+                note="a little bias would be less than half of BKoN's",
             )
         )
     return found
 
 
-def _above(row: dict[str, Any], rkon: dict[str, Any]) -> Estimate:
+def _over_rkon(row: dict[str, Any], rkon: dict[str, Any]) -> Estimate:
     """By how much the EMSE is above RKoN's on the same training sets."""
-    gap = row["emse"] - rkon["emse"]
-    return Estimate.from_standard_error(gap, row["above_rkon_error"], t_quantile(row["sets"]))
-
-
-def _absolute(e: Estimate) -> Estimate:
-    """The interval of the absolute value."""
-    ends = sorted((abs(e.low), abs(e.high)))
-    return Estimate(abs(e.value), 0.0 if e.low <= 0 <= e.high else ends[0], ends[1])
+    return Estimate.from_standard_error(row["emse"] - rkon["emse"], row["above_rkon_error"], row["sets"] - 1)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from experiments.harness import intervals
-from experiments.harness.statements import Estimate, Prediction, greater, less, published
+from experiments.harness.statements import Prediction, Role, above, below, published, read
 from experiments.shared.mdn_training import (
     PAPER,
     RECIPES,
@@ -31,6 +31,7 @@ from experiments.shared.mdn_training import (
 )
 from experiments.shared.training import Recipe
 from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate
 
 CLAIMS = (6, 7, 1, 9)
 
@@ -96,6 +97,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         "n_candidates": config.n_candidates,
         "replicates": config.replicates,
         "true_nll": true_nll(),
+        "reported": published()["distributional"],
         "strategies": {name: _summarise(config, s) for name, s in scores.items()},
         "excess": {
             name: {recipe: _excess(s, scores["rkon"], recipe) for recipe in RECIPES}
@@ -119,65 +121,68 @@ def _summarise(config: Config, scores: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def _excess(scores: list[dict[str, Any]], rkon: list[dict[str, Any]], recipe: str) -> list[dict[str, float]]:
-    """Mean NLL less RKoN's, over runs with the same prompts, pools and weights; one interval a K."""
+def _excess(scores: list[dict[str, Any]], rkon: list[dict[str, Any]], recipe: str) -> list[Estimate]:
+    """Mean NLL less RKoN's, over runs with the same prompts, pools and weights; one interval per K."""
     return [intervals.mean(s[recipe]["nll"] - r[recipe]["nll"]) for s, r in zip(scores, rkon, strict=True)]
 
 
+_NAMES = {"bkon": "BKoN", "filtered-max-min": "filtered max-min", "dkon": "DKoN", "dbkon": "DBKoN"}
+_CLAIM = {"bkon": 7, "filtered-max-min": 6, "dkon": 6, "dbkon": 9}
+_K = 4  # at which the paper compares strategies; other K are limits
+
+
 def predictions(result: dict[str, Any]) -> list[Prediction]:
-    """Claims 6 and 7: RKoN against the others at every K; claim 1: more responses help RKoN."""
+    """Claims 6, 7 and 9: RKoN against the others at every K; claim 1: more responses help RKoN."""
     ks, found = result["responses"], []
-    reported = published()["distributional"]
+    reported, truth = result["reported"], result["true_nll"]
     known = reported["responses_per_prompt"]
-    titles = {
-        "bkon": "BKoN's",
-        "filtered-max-min": "filtered max-min's",
-        "dkon": "DKoN's",
-        "dbkon": "DBKoN's",
-    }
-    claims = {"bkon": 7, "filtered-max-min": 6, "dkon": 6, "dbkon": 9}
+
+    def theirs(name: str, k: int) -> float:
+        return reported[name.replace("-", "_")][known.index(k)]
+
     for recipe, label in RECIPES.items():
         for name, by_recipe in result["excess"].items():
-            cells = [Estimate(**cell) for cell in by_recipe[recipe]]
-            for k, ours in zip(ks, cells, strict=True):
-                column = name.replace("-", "_")
-                has = recipe == "last" and column in reported and k in known
+            for k, cell in zip(ks, by_recipe[recipe], strict=True):
+                has = recipe == "last" and name.replace("-", "_") in reported and k in known
+                own = name in ("bkon", "filtered-max-min") and k == _K
                 found.append(
                     Prediction(
-                        claims.get(name, 6),
-                        f"{titles.get(name, name)} NLL exceeds RKoN's at K = {k} (training prompts, {label})",
-                        ours,
-                        greater(ours, 0.0),
-                        reported=reported[column][known.index(k)] - reported["rkon"][known.index(k)]
-                        if has
-                        else None,
-                        primary=name == "bkon" and k in (4, 8),
+                        f"distributional.{name}-over-rkon.{recipe}.k{k}",
+                        _CLAIM[name],
+                        f"NLL, {_NAMES[name]} − RKoN, K = {k}, training prompts, {label}",
+                        read(cell),
+                        above(0.0),
+                        Role.PRIMARY if own else Role.LIMIT,
+                        unit="nats",
+                        reported=theirs(name, k) - theirs("rkon", k) if has else None,
                     )
                 )
-        if "rkon" in result["strategies"]:
-            gain = Estimate(**result["strategies"]["rkon"][recipe]["gain"][-1])
-            found.append(
-                Prediction(
-                    1,
-                    f"RKoN's NLL falls from K = {ks[0]} to K = {ks[-1]} (training prompts, {label})",
-                    gain,
-                    greater(gain, 0.0),
-                    reported=reported["rkon"][known.index(ks[0])] - reported["rkon"][known.index(ks[-1])]
-                    if recipe == "last" and {ks[0], ks[-1]} <= set(known)
-                    else None,
-                    primary=False,
-                )
+        if "rkon" not in result["strategies"]:
+            continue
+        rkon = result["strategies"]["rkon"][recipe]
+        has = recipe == "last" and {ks[0], ks[-1]} <= set(known)
+        found.append(
+            Prediction(
+                f"distributional.rkon-gain.{recipe}",
+                1,
+                f"RKoN's NLL, K = {ks[0]} − K = {ks[-1]}, training prompts, {label}",
+                read(rkon["gain"][-1]),
+                above(0.0),
+                Role.LIMIT,
+                unit="nats",
+                reported=theirs("rkon", ks[0]) - theirs("rkon", ks[-1]) if has else None,
             )
-            floor = Estimate(**result["strategies"]["rkon"][recipe]["nll"]["mean"][-1])
-            over = Estimate(*(v - result["true_nll"] for v in (floor.value, floor.low, floor.high)))
-            found.append(
-                Prediction(
-                    6,
-                    f"RKoN with K = {ks[-1]} learns p(y|x) at the training prompts to KL(p || model) below 0.5 nats, "
-                    f"{label}",
-                    over,
-                    less(over, 0.5),
-                    primary=False,
-                )
+        )
+        last = read(rkon["nll"]["mean"][-1])
+        found.append(
+            Prediction(
+                f"distributional.rkon-kl.{recipe}",
+                6,
+                f"RKoN's KL(p || model), K = {ks[-1]}, training prompts, {label}",
+                Estimate(*(end - truth for end in (last.value, last.low, last.high))),
+                below(0.5),
+                Role.LIMIT,
+                unit="nats",
             )
+        )
     return found

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from experiments.harness import intervals
-from experiments.harness.statements import Estimate, Prediction, greater, published
+from experiments.harness.statements import Prediction, Role, above, published, read
 from experiments.shared.mdn_training import (
     PAPER,
     RECIPES,
@@ -112,6 +112,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         "replicates": config.replicates,
         "draws": config.draws,
         "true_nll": true_nll(),
+        "reported": published()["lottery"],
         "recipes": {recipe: _summarise(scores, recipe) for recipe in RECIPES},
         "best_step": [intervals.mean(s["best_step"].mean(1)) for s in scores],
         "diverged": [int(np.sum(s["diverged"] < config.recipe.steps)) for s in scores],
@@ -158,51 +159,47 @@ def _spread(runs: np.ndarray) -> dict[str, Any]:
 
 def predictions(result: dict[str, Any]) -> list[Prediction]:
     """Claim 1: the spread over runs falls with K, and the draw of responses makes up much of it at K = 1."""
-    reported = published()["lottery"]
+    reported = result["reported"]
+    std = dict(zip(reported["responses_per_prompt"], reported["std"], strict=True))
     ks, found = result["responses"], []
     for recipe, label in RECIPES.items():
         measured = result["recipes"][recipe]
+        means = [read(cell).value for cell in measured["nll"]["mean"]]
         for k in (ks[-1], *ks[1:-1]):
-            ours = _cell(measured["std_ratio"], ks.index(k))
-            known = recipe == "last" and {ks[0], k} <= set(reported["responses_per_prompt"])
-            std = dict(zip(reported["responses_per_prompt"], reported["std"], strict=True))
+            known = recipe == "last" and {ks[0], k} <= set(std)
             found.append(
                 Prediction(
+                    f"lottery.std-ratio.{recipe}.k{k}",
                     1,
-                    f"spread (standard deviation over runs) of the test NLL at K = {ks[0]} over that at K = {k} is "
-                    f"above 1, {label}",
-                    ours,
-                    greater(ours, 1.0),
+                    f"SD over runs of the test NLL, K = {ks[0]} / K = {k}, {label}",
+                    read(measured["std_ratio"], ks.index(k)),
+                    above(1.0),
+                    Role.PRIMARY if k == ks[-1] else Role.LIMIT,
                     reported=std[ks[0]] / std[k] if known else None,
-                    primary=recipe == "last" and k == ks[-1],
                     note="N_p is fixed, so a larger K also means more rows; mean NLL "
-                    f"{measured['nll']['mean'][0]['value']:.3g} at K = {ks[0]} and "
-                    f"{measured['nll']['mean'][ks.index(k)]['value']:.3g} at K = {k}, that of the truth "
+                    f"{means[0]:.3g} at K = {ks[0]} and {means[ks.index(k)]:.3g} at K = {k}, that of the truth "
                     f"{result['true_nll']:.3g}",
                 )
             )
         if measured["draw_share"] is None:
             continue
-        share, ratio = _cell(measured["draw_share"], 0), _cell(measured["draw_std_ratio"], len(ks) - 1)
         found += [
             Prediction(
+                f"lottery.draw-share.{recipe}",
                 1,
-                f"more than half of the variance over runs at K = {ks[0]} is the draw of the responses alone "
-                f"(prompts and initial weights fixed), {label}",
-                share,
-                greater(share, 0.5),
+                f"share of the variance over runs that the draw of responses alone makes, K = {ks[0]}, {label}",
+                read(measured["draw_share"], 0),
+                above(0.5),
+                Role.PRIMARY,
+                note="prompts and initial weights are fixed within a pair of runs",
             ),
             Prediction(
+                f"lottery.draw-std-ratio.{recipe}",
                 1,
-                f"the spread due to the draw of the responses alone at K = {ks[0]} over that at K = {ks[-1]} is above "
-                f"1, {label}",
-                ratio,
-                greater(ratio, 1.0),
-                primary=recipe == "last",
+                f"SD from the draw of responses alone, K = {ks[0]} / K = {ks[-1]}, {label}",
+                read(measured["draw_std_ratio"], len(ks) - 1),
+                above(1.0),
+                Role.PRIMARY,
             ),
         ]
     return found
-
-
-def _cell(estimate: dict[str, Any], index: int) -> Estimate:
-    return Estimate(*(float(estimate[name][index]) for name in ("value", "low", "high")))

@@ -8,7 +8,8 @@ on BKoN's picks, at prompts they did not see.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,11 +21,13 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.stats import binomtest
 
-from experiments.harness.statements import Estimate, Prediction, greater, less, published
-from experiments.shared.training import Recipe
+from experiments.harness.statements import Prediction, Role, above, below, published, read
+from experiments.shared.training import Recipe, fit
 from experiments.shared.untrained_network import problems
 from mrtsim.diagnostics.problem import Problem
 from mrtsim.distributions.gaussian_modes import GaussianModes
+from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate
 from mrtsim.losses import mdn_nll
 from mrtsim.models import MDN
 from mrtsim.montecarlo import subkeys
@@ -51,6 +54,11 @@ class Config:
     training_prompts: int = 150
     checkpoints: tuple[int, ...] = (0, 10, 20, 30, 50, 70, 100, 200, 400)
     recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self):
+        steps = self.checkpoints
+        if list(steps) != sorted(set(steps)) or steps[0] < 0 or steps[-1] < 1:
+            raise InputError(f"checkpoints must be increasing whole numbers that end above 0, not {steps}")
 
 
 PRESETS = {
@@ -148,8 +156,8 @@ def _summary(values: Float[np.ndarray, "networks 2"]) -> dict[str, Any]:
     """Over networks: mean, its standard error, and in how many the batch cosine is negative."""
     batch, each = values.T
     return {
-        "value": float(batch.mean()),
-        "error": float(batch.std(ddof=1) / np.sqrt(len(batch))),
+        "estimate": float(batch.mean()),
+        "standard_error": float(batch.std(ddof=1) / np.sqrt(len(batch))),
         "negative": int((batch < 0).sum()),
         "networks": len(batch),
         "per_prompt": float(each.mean()),
@@ -188,30 +196,35 @@ def _train(
     pool, _ = _TOY.sample_responses(keys[2], prompts, config.n_candidates)
     picks = chosen(keys[3] if chosen.random else None, Pool(rewards=_TOY.reward(prompts, pool)), config.k)
     responses = jnp.take_along_axis(pool, picks, axis=1)
-    params, static = eqx.partition(MDN(keys[4]), eqx.is_inexact_array)
-    optimiser = config.recipe.optimiser()
+    steps = config.checkpoints[-1]
+    every = math.gcd(*config.checkpoints)
+    start = MDN(keys[4])
+    trained = fit(
+        start,
+        lambda model, _: mdn_nll(model, prompts, responses).mean(),
+        replace(config.recipe, steps=steps, validate_every=every),
+        record=lambda model: eqx.filter(model, eqx.is_inexact_array),
+    )
     test = _TOY.centre(fresh)[:, None] + nodes
 
-    def loss(params: Any) -> Array:
-        return mdn_nll(eqx.combine(params, static), prompts, responses).mean()
+    def expected(model: MDN, weights: Array) -> Float[Array, ""]:
+        return (mdn_nll(model, fresh, test) @ weights).mean()
 
-    def weighted(params: Any, weights: Array) -> Array:
-        return (mdn_nll(eqx.combine(params, static), fresh, test) @ weights).mean()
-
-    def step(_: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        updates, state = optimiser.update(jax.grad(loss)(carry[0]), carry[1])
-        return optax.apply_updates(carry[0], updates), state
-
-    def stretch(carry: tuple[Any, Any], length: Array) -> tuple[Any, dict[str, Any]]:
-        carry = jax.lax.fori_loop(0, length, step, carry)
-        nll, true = jax.value_and_grad(weighted)(carry[0], weights)
-        best = jax.grad(weighted)(carry[0], kept)
+    def judge(params: Any) -> dict[str, Any]:
+        model = eqx.combine(params, start)
+        nll, true = eqx.filter_value_and_grad(expected)(model, weights)
+        best = eqx.filter_grad(expected)(model, kept)
         norms = optax.tree.norm(best), optax.tree.norm(true)
         cosine = optax.tree.vdot(best, true) / (norms[0] * norms[1])
-        return carry, {"cosine": cosine, "nll": nll, "norm_ratio": norms[0] / norms[1]}
+        return {"cosine": cosine, "nll": nll, "norm_ratio": norms[0] / norms[1]}
 
-    lengths = jnp.asarray(np.diff(config.checkpoints, prepend=0), jnp.int32)
-    return jax.lax.scan(stretch, (params, optimiser.init(params)), lengths)[1]
+    at = np.array(config.checkpoints) // every
+    params = jax.tree.map(
+        lambda first, rest: jnp.concatenate([first[None], rest])[at],
+        eqx.filter(start, eqx.is_inexact_array),
+        trained.records,
+    )
+    return jax.lax.map(judge, params)
 
 
 def predictions(result: dict[str, Any]) -> list[Prediction]:
@@ -219,59 +232,60 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
     here, n, k = result["here"], result["n_candidates"], result["k"]
     reported = published()["emse"]["bkon"]["gradient_cosine"]
     share = _share(here["negative"], here["networks"])
-    mean = Estimate.from_standard_error(here["value"], here["error"])
-    each = Estimate.from_standard_error(here["per_prompt"], here["per_prompt_error"])
     other = _share(result["likelihood"]["negative"], result["likelihood"]["networks"])
-    drop = _difference(share, other, result["negative_under_both"] / here["networks"], here["networks"])
     found = [
         Prediction(
+            "misalignment.negative-share",
             8,
-            "for some untrained networks BKoN's expected batch gradient points away from the true one: the share with "
-            "a negative cosine is above 5 %",
+            f"share of untrained networks whose BKoN batch gradient points away, N = {n}, K = {k}",
             share,
-            greater(share, 0.05),
-            note=f"N = {n}, K = {k}: {here['negative']} of {here['networks']}, mean cosine {here['value']:.3f}",
+            above(0.05),
+            Role.PRIMARY,
+            note=f"{here['negative']} of {here['networks']}, mean cosine {here['estimate']:.3f}",
         ),
         Prediction(
+            "misalignment.mean-cosine.batch",
             8,
-            "averaged over untrained networks, BKoN's batch gradient points away (mean cosine below 0)",
-            mean,
-            less(mean, 0.0),
-            primary=False,
+            "cosine of BKoN's batch gradient with the true one, mean over untrained networks",
+            read(here),
+            below(0.0),
+            Role.LIMIT,
         ),
         Prediction(
+            "misalignment.mean-cosine.prompt",
             8,
-            "averaged over untrained networks, a prompt's own gradient under BKoN points away (mean cosine below 0)",
-            each,
-            less(each, 0.0),
-            reported,
-            primary=False,
+            "cosine of a prompt's own gradient under BKoN, mean over untrained networks",
+            Estimate.from_standard_error(here["per_prompt"], here["per_prompt_error"]),
+            below(0.0),
+            Role.LIMIT,
+            reported=reported,
             note="the published number is of one network",
         ),
         Prediction(
+            "misalignment.reward-is-the-cause",
             8,
-            "the paper's reward is the cause: with the log-density as the reward fewer networks have a negative cosine",
-            drop,
-            greater(drop, 0.0),
-            primary=False,
+            "share of networks with a negative cosine, the paper's reward − the log-density as reward",
+            _difference(share, other, result["negative_under_both"] / here["networks"], here["networks"]),
+            above(0.0),
+            Role.LIMIT,
             note=f"log-density: {result['likelihood']['negative']} of {result['likelihood']['networks']}",
         ),
     ]
     rkon, bkon = result["training"]["rkon"], result["training"]["bkon"]
     least = int(np.argmin(rkon["test_nll"]))
-    for rows, place, words in (
-        (rkon, least, "where MDNs that train on RKoN's picks are best (least test NLL)"),
-        (rkon, -1, "after the last step on RKoN's picks"),
-        (bkon, -1, "after the last step on BKoN's picks"),
+    for name, rows, place, words in (
+        ("rkon.best", rkon, least, "trained on RKoN's picks to the least test NLL"),
+        ("rkon.last", rkon, -1, "trained on RKoN's picks to the last step"),
+        ("bkon.last", bkon, -1, "trained on BKoN's picks to the last step"),
     ):
-        share = _share(rows["negative"][place], rows["runs"])
         found.append(
             Prediction(
+                f"misalignment.trained.{name}",
                 8,
-                f"{words}, most networks have a negative cosine at fresh prompts",
-                share,
-                greater(share, 0.5),
-                primary=False,
+                f"share of networks with a negative cosine at fresh prompts, {words}",
+                _share(rows["negative"][place], rows["runs"]),
+                above(0.5),
+                Role.LIMIT,
                 note=f"mean cosine {rows['cosine'][place]:.3f} after {rows['steps'][place]} steps",
             )
         )
@@ -291,8 +305,8 @@ def _difference(one: Estimate, other: Estimate, both: float, n: int) -> Estimate
     """
     excess = both - one.value * other.value  # e h - f g of the 2 x 2 table, over n^2
     excess = max(excess - 1 / (2 * n), 0.0) if excess > 0 else excess
-    spread = np.sqrt(one.value * (1 - one.value) * other.value * (1 - other.value))
-    phi = excess / spread if spread > 0 else 0.0
+    scale = np.sqrt(one.value * (1 - one.value) * other.value * (1 - other.value))
+    phi = excess / scale if scale > 0 else 0.0
 
     def side(first: float, second: float) -> float:
         return float(np.sqrt(first**2 - 2 * phi * first * second + second**2))

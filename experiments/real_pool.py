@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.harness.statements import Estimate, Prediction, greater, less
+from experiments.harness import intervals
+from experiments.harness.statements import Prediction, Role, above, below, read
+from mrtsim.estimates import Estimate
 from mrtsim.selection.select import select
 
 POOL = Path(__file__).parents[1] / "examples" / "pool_smollm2.parquet"
@@ -72,43 +74,49 @@ def run(config: Config, key: Any, sweep: Any) -> dict[str, Any]:
 
 
 def predictions(result: dict[str, Any]) -> list[Prediction]:
-    """Claims 7 and 9 on real responses."""
+    """Claims 6, 7 and 9 on real responses."""
 
-    def row(name: str, k: int) -> dict[str, Any]:
-        return next(r for r in result["strategies"][name] if r["k"] == k)
+    def row(name: str) -> dict[str, Any]:
+        return next(r for r in result["strategies"][name] if r["k"] == 4)
 
-    bias = Estimate(**row("bkon", 4)["shift"])
-    excess = Estimate(**row("dbkon", 4)["excess_error"])
-    diverse = Estimate(**row("dkon", 4)["similarity_change"])
+    n = result["candidates"]
     return [
         Prediction(
+            "real_pool.bkon-shift",
             7,
-            "the mean loss that BKoN keeps of real responses is below the pool's: kept − pool, K = 4 of 12 (nats)",
-            bias,
-            less(bias, 0.0),
-            primary=False,
+            f"mean loss of real responses, kept by BKoN − the pool's, K = 4 of {n}",
+            read(row("bkon")["shift"]),
+            below(0.0),
+            Role.LIMIT,
+            unit="nats",
             note="the reward is relevance to the prompt; the interval is over topics",
         ),
         Prediction(
+            "real_pool.dbkon-over-rkon",
             9,
-            "DBKoN's bias is worth its variance on real responses: squared error − RKoN's, K = 4 of 12 (nats²)",
-            excess,
-            less(excess, 0.0),
-            primary=False,
+            f"squared error of a real pool's mean loss, DBKoN − RKoN, K = 4 of {n}",
+            read(row("dbkon")["excess_error"]),
+            below(0.0),
+            Role.LIMIT,
+            unit="nats^2",
+            note="above 0, the bias is not worth the variance",
         ),
         Prediction(
+            "real_pool.dkon-similarity",
             9,
-            "DKoN keeps real responses that are less alike: similarity kept − RKoN's, K = 4 of 12",
-            diverse,
-            less(diverse, 0.0),
-            primary=False,
+            f"similarity of the real responses kept, DKoN − RKoN, K = 4 of {n}",
+            read(row("dkon")["similarity_change"]),
+            below(0.0),
+            Role.LIMIT,
         ),
         Prediction(
+            "real_pool.bkon-over-rkon",
             6,
-            "BKoN estimates a real pool's mean loss worse than RKoN: squared error − RKoN's, K = 4 of 12 (nats²)",
-            worse := Estimate(**row("bkon", 4)["excess_error"]),
-            greater(worse, 0.0),
-            primary=False,
+            f"squared error of a real pool's mean loss, BKoN − RKoN, K = 4 of {n}",
+            read(row("bkon")["excess_error"]),
+            above(0.0),
+            Role.LIMIT,
+            unit="nats^2",
         ),
     ]
 
@@ -147,14 +155,6 @@ def _summary(
     return {"k": k, **{n: _interval(values, topics) for n, values in (prompts | changes | score).items()}}
 
 
-def _interval(values: NDArray[np.float64], topics: NDArray[Any]) -> dict[str, float]:
+def _interval(values: NDArray[np.float64], topics: NDArray[Any]) -> Estimate:
     """Mean over topics of topic means, with its t interval."""
-    from scipy.stats import t
-
-    means = np.array([values[topics == topic].mean() for topic in np.unique(topics)])
-    half = float(t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means)))
-    return {
-        "value": float(means.mean()),
-        "low": float(means.mean()) - half,
-        "high": float(means.mean()) + half,
-    }
+    return intervals.mean([values[topics == topic].mean() for topic in np.unique(topics)])

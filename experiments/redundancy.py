@@ -16,7 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from experiments.harness.statements import Estimate, Outcome, Prediction, agrees, greater
+from experiments.harness import intervals
+from experiments.harness.statements import (
+    Prediction,
+    Role,
+    above,
+    below,
+    equals,
+    number,
+)
 from experiments.shared.mdn_training import (
     RECIPES,
     TOY,
@@ -27,11 +35,12 @@ from experiments.shared.mdn_training import (
     train,
     true_nll,
 )
+from experiments.shared.reference_network import mean_losses, reference_network
 from experiments.shared.training import Recipe
-from experiments.variance import mean_losses, reference_network
 from mrtsim.distributions.clustered import ClusteredPrompts
 from mrtsim.distributions.exact_components import Decomposition, decompose
 from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate, normal_quantile
 from mrtsim.losses import squared_loss
 from mrtsim.models import MLP
 from mrtsim.montecarlo import subkeys
@@ -41,7 +50,7 @@ from mrtsim.pilot.sums import PromptSums
 from mrtsim.variance import estimator_variance, mrt_gain
 
 CLAIMS = (5,)
-_Z = 1.959963984540054
+_LAW_MARGIN = 0.05  # within which every measured variance equals the exact one, relative
 _SETTLED = 3.3  # standard errors at which one of many settings is settled
 _OFFSETS = np.array([-1.5, 0.0, 1.5])
 
@@ -50,7 +59,7 @@ _OFFSETS = np.array([-1.5, 0.0, 1.5])
 class Config:
     """Corpora of `n_prompts` prompts in groups of every size, pilots of one size for the estimator, trained networks.
 
-    `spreads` multiply the distances between the modes, and so set the response diversity V_{y|x}/V_x. The costs are
+    `mode_scales` multiply the distances between the modes, and so set the response diversity V_{y|x}/V_x. The costs are
     those of the paper's E2. With fewer than some 500 prompts a network that stops at the best validation step learns
     next to nothing from any K.
     """
@@ -58,7 +67,7 @@ class Config:
     n_prompts: int = 128
     group_sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
     similarities: tuple[float, ...] = (0.5, 0.9, 1.0)
-    spreads: tuple[float, ...] = (0.35, 0.6, 1.0, 1.7)
+    mode_scales: tuple[float, ...] = (0.35, 0.6, 1.0, 1.7)
     responses: tuple[int, ...] = (1, 2, 8)
     replicates: int = 4_000
     c_prompt: float = 4.0
@@ -78,8 +87,8 @@ class Config:
             raise InputError(f"n_prompts = {self.n_prompts} must be a multiple of each of {self.group_sizes}")
         if self.responses[:2] != (1, 2) or len(self.responses) < 3:
             raise InputError(f"responses must start with 1, 2 and go on, not {self.responses}")
-        if 1.0 not in self.similarities or 1.0 not in self.spreads:
-            raise InputError("similarities and spreads must contain 1: the map is of exact duplicates")
+        if 1.0 not in self.similarities or 1.0 not in self.mode_scales:
+            raise InputError("similarities and mode_scales must contain 1: the map is of exact duplicates")
 
 
 PRESETS = {
@@ -89,9 +98,9 @@ PRESETS = {
 }
 
 
-def corpus(group_size: int, similarity: float, spread: float) -> ClusteredPrompts:
+def corpus(group_size: int, similarity: float, mode_scale: float) -> ClusteredPrompts:
     """The toy distribution with redundant prompts, and modes further apart or closer together."""
-    return ClusteredPrompts(group_size, similarity, offsets=spread * _OFFSETS)
+    return ClusteredPrompts(group_size, similarity, offsets=mode_scale * _OFFSETS)
 
 
 def pilot_losses(
@@ -107,7 +116,7 @@ def pilot_losses(
 def trained_nll(
     key: PRNGKeyArray, config: Config, distribution: ClusteredPrompts, k: int
 ) -> dict[str, Float[Array, ""]]:
-    """Test NLL of a mixture density network trained on a redundant corpus with k responses a prompt, by recipe.
+    """Test NLL of a mixture density network trained on a redundant corpus with k responses per prompt, by recipe.
 
     All k share one program, and with the same key also prompts and network.
     """
@@ -126,26 +135,26 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     corpus_key, pilot_key, learner_key = subkeys(key, 3)
     # The dial at the paper's diversity, and the map of exact duplicates at every diversity.
     kinds = [(similarity, 1.0) for similarity in config.similarities]
-    kinds += [(1.0, spread) for spread in config.spreads if spread != 1.0]
+    kinds += [(1.0, scale) for scale in config.mode_scales if scale != 1.0]
     settings, pilots = [], []
     with jax.enable_x64(True):
         model = reference_network()
-        for i, (similarity, spread) in enumerate(kinds):
-            exact = decompose(squared_loss, model, corpus(2, similarity, spread), points=config.points)
+        for i, (similarity, scale) in enumerate(kinds):
+            exact = decompose(squared_loss, model, corpus(2, similarity, scale), points=config.points)
             for j, size in enumerate(config.group_sizes):
                 means = sweep.replicates(
-                    f"corpus/similarity={similarity}/spread={spread}/r={size}",
+                    f"corpus/similarity={similarity}/scale={scale}/r={size}",
                     mean_losses,
                     jax.random.fold_in(corpus_key, i * len(config.group_sizes) + j),
                     config.replicates,
                     config,
                     model,
-                    corpus(size, similarity, spread),
+                    corpus(size, similarity, scale),
                     block=32,
                 )
-                setting = {"similarity": similarity, "spread": spread, "group_size": size}
+                setting = {"similarity": similarity, "mode_scale": scale, "group_size": size}
                 settings.append(setting | _summarise(config, exact, size, means))
-            if spread == 1.0:
+            if scale == 1.0:
                 losses = sweep.replicates(
                     f"pilots/similarity={similarity}",
                     pilot_losses,
@@ -153,7 +162,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
                     config.pilots,
                     config,
                     model,
-                    corpus(config.pilot_group_size, similarity, spread),
+                    corpus(config.pilot_group_size, similarity, scale),
                     block=32,
                 )
                 pilots.append({"similarity": similarity} | _judge_pilots(config, exact, losses))
@@ -193,24 +202,24 @@ def _summarise(config: Config, exact: Decomposition, size: int, means: np.ndarra
     total = components.prompt + components.group
     return {
         "components": {
-            "group": exact.group._asdict(),
-            "prompt": exact.prompt._asdict(),
-            "response": exact.response._asdict(),
+            "group": intervals.with_error(exact.group),
+            "prompt": intervals.with_error(exact.prompt),
+            "response": intervals.with_error(exact.response),
         },
         "diversity": components.response / total,
         "variance": {
-            "value": variance,
+            "estimate": variance,
             "standard_error": errors,
             "exact": law,
             "z": (variance - law) / np.hypot(errors, numerical),
         },
         "gain": {
-            "value": float(removed * (1 - last)),
+            "estimate": float(removed * (1 - last)),
             "standard_error": float(removed * last * log_ratio_error(-1, 0)),
             "exact": mrt_gain(components, size),
         },
         "removed": {
-            "value": float(removed * (variance[0] - variance[-1]) * n),
+            "estimate": float(removed * (variance[0] - variance[-1]) * n),
             "standard_error": float(
                 removed * n * np.std(squares[:, 0] - squares[:, -1], ddof=1) / np.sqrt(len(means))
             ),
@@ -220,9 +229,9 @@ def _summarise(config: Config, exact: Decomposition, size: int, means: np.ndarra
         * config.c_prompt
         / ((size * components.group + components.prompt) * config.c_response),
         "efficiency": {
-            "value": worth,
-            "low": worth * np.exp(-_Z * worth_error),
-            "high": worth * np.exp(_Z * worth_error),
+            "estimate": worth,
+            "low": worth * np.exp(-normal_quantile() * worth_error),
+            "high": worth * np.exp(normal_quantile() * worth_error),
             "z": np.log(worth) / worth_error,
             "exact": float(law[0] * price[0] / (law[1] * price[1])),
         },
@@ -247,7 +256,7 @@ def _judge_pilots(config: Config, exact: Decomposition, losses: np.ndarray) -> d
     def coverage(low: np.ndarray, high: np.ndarray, value: float) -> dict[str, float]:
         share = float(np.mean((low <= value) & (value <= high)))
         return {
-            "value": share,
+            "estimate": share,
             "standard_error": float(np.sqrt(max(share * (1 - share), 1e-4) / len(losses))),
         }
 
@@ -311,7 +320,7 @@ def _share_removed(one: np.ndarray, many: np.ndarray) -> dict[str, float]:
     return {
         "one": float(one.mean()),
         "many": float(many.mean()),
-        "value": float(1 - ratio),
+        "estimate": float(1 - ratio),
         "standard_error": float(abs(ratio) * error),
     }
 
@@ -322,119 +331,138 @@ def _gain(ratio: float) -> float:
 
 
 def predictions(result: dict[str, Any]) -> list[Prediction]:
-    """Claim 5, from simulated corpora."""
+    """Claim 5, from simulated corpora, trained networks and pilots."""
     settings, sizes = result["settings"], result["group_sizes"]
 
     def at(**wanted: float) -> dict[str, Any]:
         return next(s for s in settings if all(s[name] == value for name, value in wanted.items()))
 
-    def difference(
-        first: dict[str, Any], second: dict[str, Any], quantity: str
-    ) -> tuple[Estimate, float, float]:
+    def fall(first: dict[str, Any], second: dict[str, Any], quantity: str) -> tuple[Estimate, float]:
         a, b = first[quantity], second[quantity]
         error = float(np.hypot(a["standard_error"], b["standard_error"]))
-        value = a["value"] - b["value"]
-        return Estimate.from_standard_error(value, error), error, a["exact"] - b["exact"]
+        return Estimate.from_standard_error(a["estimate"] - b["estimate"], error), a["exact"] - b["exact"]
 
-    scores = [abs(z) for setting in settings for z in setting["variance"]["z"]]
-    unique, redundant = (at(group_size=size, similarity=1.0, spread=1.0) for size in (sizes[0], sizes[-1]))
-    fall, _, fall_exact = difference(unique, redundant, "gain")
-    looser = at(group_size=sizes[-1], similarity=min(s["similarity"] for s in settings), spread=1.0)
-    dial, _, dial_exact = difference(looser, redundant, "gain")
-    spreads = [s["spread"] for s in settings]
-    diverse, narrow = (
-        at(group_size=sizes[0], similarity=1.0, spread=spread) for spread in (max(spreads), min(spreads))
+    unique, redundant = (
+        at(group_size=size, similarity=1.0, mode_scale=1.0) for size in (sizes[0], sizes[-1])
     )
-    diversity, _, diversity_exact = difference(diverse, narrow, "gain")
-    removed, removed_error, _ = difference(unique, redundant, "removed")
-    settled = [s for s in settings if abs(s["efficiency"]["z"]) > _SETTLED]
-    wrong = sum((s["efficiency"]["z"] > 0) != (s["k_star_squared"] > 2) for s in settled)
-    covered = [pilot["coverage"]["gain"] for pilot in result["pilots"]]
-    worst = min(covered, key=lambda c: c["value"])
-    coverage = Estimate.from_standard_error(worst["value"], worst["standard_error"])
+    looser = at(group_size=sizes[-1], similarity=min(s["similarity"] for s in settings), mode_scale=1.0)
+    scales = [s["mode_scale"] for s in settings]
+    diverse, narrow = (
+        at(group_size=sizes[0], similarity=1.0, mode_scale=scale) for scale in (max(scales), min(scales))
+    )
+    falls = (
+        ("redundancy", unique, redundant, f"unique prompts − groups of {sizes[-1]} duplicates"),
+        (
+            "similarity",
+            looser,
+            redundant,
+            f"groups of {sizes[-1]}: similarity {looser['similarity']} − duplicates",
+        ),
+        (
+            "diversity",
+            diverse,
+            narrow,
+            f"unique prompts: V_{{y|x}}/V_x = {diverse['diversity']:.2g} − {narrow['diversity']:.2g}",
+        ),
+    )
+    found = []
+    for name, first, second, words in falls:
+        gap, exact = fall(first, second, "gain")
+        found += [
+            Prediction(f"redundancy.gain.{name}", 5, f"MRT gain, {words}", gap, above(0.0), Role.PRIMARY),
+            Prediction(
+                f"redundancy.gain.{name}.exact",
+                5,
+                f"the same against the exact law: MRT gain, {words}",
+                gap,
+                equals(exact, relative=_LAW_MARGIN),
+                Role.LIMIT,
+            ),
+        ]
     learner = result["learner"]
     fewest, most = learner["rows"][0], learner["rows"][-1]
-    learned = []
-    for recipe, label in (
-        ("best", "stopped at the best validation step"),
-        ("last", "as published, 400 steps"),
-    ):
+    for recipe, label in RECIPES.items():
         error = float(np.hypot(fewest[recipe]["standard_error"], most[recipe]["standard_error"]))
-        shrinks = Estimate.from_standard_error(fewest[recipe]["value"] - most[recipe]["value"], error)
-        learned.append(
+        found.append(
             Prediction(
+                f"redundancy.trained-gain.{recipe}",
                 5,
-                f"the share of a trained network's excess test NLL that K = {learner['responses']} removes falls from "
-                f"unique prompts to groups of {most['group_size']} duplicates ({label}), by",
-                shrinks,
-                greater(shrinks, 0.0),
-                primary=False,
+                f"share of excess test NLL that K = {learner['responses']} removes, unique prompts − groups of "
+                f"{most['group_size']}, {label}",
+                Estimate.from_standard_error(fewest[recipe]["estimate"] - most[recipe]["estimate"], error),
+                above(0.0),
+                Role.PRIMARY,
                 note="; ".join(
                     f"r = {row['group_size']}: {row[recipe]['one']:.2f} to {row[recipe]['many']:.2f} nats above the "
-                    f"truth, share {row[recipe]['value']:.2f}"
+                    f"truth, share {row[recipe]['estimate']:.2f}"
                     for row in learner["rows"]
                 ),
             )
         )
+    settled = [s for s in settings if abs(s["efficiency"]["z"]) > _SETTLED]
+    wrong = sum((s["efficiency"]["z"] > 0) != (s["k_star_squared"] > 2) for s in settled)
+    removed, _ = fall(unique, redundant, "removed")
+    covered = [pilot["coverage"]["gain"] for pilot in result["pilots"]]
     return [
+        *found,
+        _law(settings),
         Prediction(
+            "redundancy.two-beats-one",
             5,
-            f"the MRT gain falls from unique prompts to groups of {sizes[-1]} exact duplicates, by",
-            fall,
-            greater(fall, 0.0),
-            exact=fall_exact,
-        ),
-        Prediction(
-            5,
-            f"largest |z| of {len(scores)} measured variances against the three-part law is below 4",
-            Estimate(max(scores), max(scores), max(scores)),
-            Outcome.HOLDS if max(scores) < 4 else Outcome.FAILS,
-            note="every group size, similarity, response diversity and K",
-        ),
-        Prediction(
-            5,
-            f"in groups of {sizes[-1]} the gain falls from similarity {looser['similarity']} to exact duplicates, by",
-            dial,
-            greater(dial, 0.0),
-            exact=dial_exact,
-        ),
-        Prediction(
-            5,
-            f"with unique prompts the gain rises with response diversity ({narrow['diversity']:.2g} to "
-            f"{diverse['diversity']:.2g}), by",
-            diversity,
-            greater(diversity, 0.0),
-            exact=diversity_exact,
-        ),
-        Prediction(
-            5,
-            "settings where K = 2 against K = 1 at equal cost falls on the other side than K* = sqrt(2) says",
-            Estimate(wrong, wrong, wrong),
-            Outcome.HOLDS if wrong == 0 else Outcome.FAILS,
-            exact=0.0,
+            "settings where K = 2 against K = 1 at equal cost is not as K* > sqrt(2) says",
+            number(wrong),
+            below(1, text="< 1 (none)"),
+            Role.LIMIT,
             note=f"{len(settled)} of {len(settings)} settings are settled, at {_SETTLED:g} standard errors",
         ),
         Prediction(
+            "redundancy.removed",
             5,
-            "the absolute variance that MRT removes at fixed N_p does not depend on redundancy: V_{y|x} estimated "
-            f"with unique prompts minus with groups of {sizes[-1]}",
+            f"V_{{y|x}} that K removes at fixed N_p, unique prompts − groups of {sizes[-1]}",
             removed,
-            agrees(removed.value, 0.0, removed_error),
-            exact=0.0,
-            primary=False,
-            note="the gain shrinks because the rest of the variance grows",
+            equals(0.0, absolute=_LAW_MARGIN * unique["removed"]["exact"]),
+            Role.LIMIT,
+            note="the margin is 5 % of V_{y|x}; the gain shrinks because the rest of the variance grows",
         ),
         Prediction(
+            "redundancy.pilot-coverage",
             5,
-            "lowest coverage of the 95 % interval of the gain from three-level components of a pilot is at least 0.93",
-            coverage,
-            greater(coverage, 0.93),
-            exact=0.95,
-            primary=False,
-            note="; ".join(
-                f"similarity {p['similarity']:g}: {p['coverage']['gain']['value']:.3f} of {p['pilots']:,} pilots"
+            "least coverage of a pilot's 95 % interval of the gain, by similarity",
+            _least(covered),
+            above(0.93),
+            Role.CONTEXT,
+            note="simultaneous over similarities; "
+            + "; ".join(
+                f"similarity {p['similarity']:g}: {p['coverage']['gain']['estimate']:.3f} of {p['pilots']:,} pilots"
                 for p in result["pilots"]
             ),
         ),
-        *learned,
     ]
+
+
+def _law(settings: list[dict[str, Any]]) -> Prediction:
+    """All measured variances against the three-part law, with limits that hold for all of them at once."""
+    value, error, exact = (
+        np.concatenate([np.asarray(s["variance"][part], float) for s in settings])
+        for part in ("estimate", "standard_error", "exact")
+    )
+    distance, half = np.abs(value / exact - 1), error / exact * normal_quantile(1 - 0.05 / len(value))
+    z = max(abs(z) for s in settings for z in s["variance"]["z"])
+    return Prediction(
+        "redundancy.law",
+        5,
+        f"largest distance of {len(value)} measured variances from the three-part law, relative",
+        Estimate(
+            float(distance.max()), float(np.maximum(distance - half, 0).max()), float((distance + half).max())
+        ),
+        below(_LAW_MARGIN),
+        Role.LIMIT,
+        note=f"every group size, similarity, response diversity and K; simultaneous limits; largest |z| {z:.1f}",
+    )
+
+
+def _least(shares: list[dict[str, float]]) -> Estimate:
+    """The least of several shares, with limits that hold for all of them at once."""
+    value, error = (np.array([share[part] for share in shares]) for part in ("estimate", "standard_error"))
+    half = error * normal_quantile(1 - 0.05 / len(shares))
+    return Estimate(float(value.min()), float((value - half).min()), float((value + half).min()))

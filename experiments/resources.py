@@ -17,7 +17,14 @@ from jaxtyping import PRNGKeyArray
 from scipy.interpolate import RegularGridInterpolator
 
 from experiments.harness import intervals
-from experiments.harness.statements import Estimate, Prediction, greater, near
+from experiments.harness.statements import (
+    Prediction,
+    Role,
+    Source,
+    above,
+    read,
+    within_factor,
+)
 from experiments.shared.mdn_training import (
     PAPER,
     RECIPES,
@@ -33,7 +40,7 @@ from mrtsim.errors import InputError
 from mrtsim.montecarlo import subkeys
 from mrtsim.plan.allocate import Cost
 
-CLAIMS = (2, 4)
+CLAIMS = (4,)
 NEAR = 2.0
 _RHO = np.geomspace(0.05, 500.0, 200)
 
@@ -128,20 +135,18 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
 
 
 def _summarise(config: Config, excess: np.ndarray) -> dict[str, Any]:
-    """Means, the best K a budget, and the fitted ratio, of excess NLLs (replicates, prompts, responses)."""
+    """Means, the best K per budget, and the fitted ratio, of excess NLLs (replicates, prompts, responses)."""
     ratio = config.c_prompt / config.c_response
     k = np.array(config.responses, float)
     mean = excess.mean(0)
     fitted = intervals.bootstrap(excess, lambda runs: fit_law(config.prompts, k, runs.mean(0)), resamples=500)
-    rho, power, *_ = (
-        dict(zip(fitted, map(float, cell), strict=True)) for cell in zip(*fitted.values(), strict=True)
-    )
+    rho, power, explained = intervals.cells(fitted)
     return {
         "excess": mean,
         "standard_error": excess.std(0, ddof=1) / np.sqrt(len(excess)),
         "rho": rho,
         "power": power,
-        "explained": float(fitted["value"][2]),
+        "explained": explained["estimate"],
         "k_star": {name: float(np.sqrt(value * ratio)) for name, value in rho.items()},
         "best_k": [
             intervals.bootstrap(
@@ -189,50 +194,48 @@ def _equal_rows(config: Config, excess: np.ndarray) -> list[dict[str, Any]]:
 
 
 def predictions(result: dict[str, Any]) -> list[Prediction]:
-    """Claim 2: prompts beat responses row for row, as the law has it; claim 4: training's K* beside the law's."""
+    """Claim 4: training's K* beside the law's, and whether a row with a new prompt is worth more, as the law has it."""
     law, found = result["law"], []
     for recipe, label in RECIPES.items():
         measured = result["recipes"][recipe]
-        rho = law["v_response"] / law["v_prompt"]
-        k_star = Estimate(**measured["k_star"])
+        near_k_star = within_factor(NEAR, law["k_star"], Source.EXACT)
         found.append(
             Prediction(
+                f"resources.k-star.{recipe}",
                 4,
-                f"the K* that training implies over the whole plane is within a factor {NEAR:g} of the law's, {label}",
-                k_star,
-                near(k_star, law["k_star"], NEAR),
-                exact=law["k_star"],
-                primary=False,
-                note=f"log excess NLL = c + {measured['power']['value']:.2f} log((1 + rho/K)/N_p) explains "
-                f"{measured['explained']:.0%} of its variance over the plane; rho = {measured['rho']['value']:.2g}, "
-                f"the law's {rho:.2g}",
+                f"K* that training implies over the whole plane, {label}",
+                read(measured["k_star"]),
+                near_k_star,
+                Role.LIMIT,
+                note=f"log excess NLL = c + {measured['power']['estimate']:.2f} log((1 + rho/K)/N_p) explains "
+                f"{measured['explained']:.0%} of its variance over the plane; rho = "
+                f"{measured['rho']['estimate']:.2g}, the law's {law['v_response'] / law['v_prompt']:.2g}",
             )
         )
         for budget, cell in zip(result["budgets"], measured["best_k"], strict=True):
-            best = Estimate(**cell)
             found.append(
                 Prediction(
+                    f"resources.best-k.{recipe}.b{budget:g}",
                     4,
-                    f"the best K on the line of cost {budget:g} is within a factor {NEAR:g} of K*, {label}",
-                    best,
-                    near(best, law["k_star"], NEAR),
-                    exact=law["k_star"],
-                    primary=False,
+                    f"best K on the line of cost {budget:g}, {label}",
+                    read(cell),
+                    near_k_star,
+                    Role.LIMIT,
                     note="interpolated between the trained cells",
                 )
             )
         pairs = [cell for cell in measured["equal_rows"] if cell["responses"] in (4, 16)]
         for cell in pairs[-3:]:
-            gap = Estimate(**cell["log_ratio"])
+            rows, n, k = cell["rows"], cell["prompts"], cell["responses"]
             found.append(
                 Prediction(
-                    2,
-                    f"{cell['rows']} rows as {cell['prompts']} prompts x {cell['responses']} have a larger excess NLL "
-                    f"than as {cell['rows']} prompts x 1, {label}",
-                    gap,
-                    greater(gap, 0.0),
-                    primary=False,
-                    note="log ratio; by the law a row with a new prompt is never worth less",
+                    f"resources.equal-rows.{recipe}.n{n}-k{k}",
+                    4,
+                    f"log excess NLL of {rows} rows, {n} prompts × {k} − {rows} prompts × 1, {label}",
+                    read(cell["log_ratio"]),
+                    above(0.0),
+                    Role.LIMIT,
+                    note="by the law a row with a new prompt is never worth less",
                 )
             )
     return found

@@ -23,12 +23,13 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from scipy import stats
 
 from experiments.harness import intervals
-from experiments.harness.statements import Estimate, Prediction, less, published
+from experiments.harness.statements import Prediction, Role, below, published, read
 from experiments.shared.untrained_network import problems
 from mrtsim.diagnostics.exact import exact
 from mrtsim.diagnostics.simulate import Setting, compare_strategies, response_similarity
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate, t_quantile
 from mrtsim.montecarlo import subkeys
 from mrtsim.selection import facility_location as grades
 from mrtsim.selection.registry import Pool, strategies
@@ -219,14 +220,14 @@ def _row(
     return row
 
 
-def _ratio(values: np.ndarray, base: np.ndarray) -> dict[str, float]:
+def _ratio(values: np.ndarray, base: np.ndarray) -> Estimate:
     """Ratio of two means over networks, with a jackknife t interval."""
     n = len(values)
     ratio = float(values.sum() / base.sum())
     without = (values.sum() - values) / (base.sum() - base)
     error = float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
-    half = intervals.t_quantile(n) * error
-    return {"value": ratio, "low": ratio - half, "high": ratio + half}
+    half = t_quantile(n - 1) * error
+    return Estimate(ratio, ratio - half, ratio + half)
 
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
@@ -247,63 +248,54 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
 def predictions(result: dict[str, Any]) -> list[Prediction]:
     """The guarantee over all cells, and the trade at the paper's K = 4 with its limits."""
     rows = result["guarantee"]
-    below, pools = sum(row["below_bound"] for row in rows), sum(row["pools"] for row in rows)
-    exact = stats.binomtest(below, pools).proportion_ci(intervals.LEVEL, "exact")
-    share = Estimate(below / pools, float(exact.low), float(exact.high))
+    below_bound, pools = sum(row["below_bound"] for row in rows), sum(row["pools"] for row in rows)
+    exact = stats.binomtest(below_bound, pools).proportion_ci(intervals.LEVEL, "exact")
     # At K = 1 greedy is the best subset, and the bound is 1.
     several = [row for row in rows if row["k"] > 1]
     worst = min(several, key=lambda row: row["worst"] - row["bound"])
-    typical = min(several, key=lambda row: row["shares"]["greedy"]["value"])
-    found = [
-        Prediction(
-            9,
-            f"share of random pools where greedy is below 1 - (1 - 1/K)^K of the best subset is below {RARE:g}",
-            share,
-            less(share, RARE),
-            exact=0.0,
-            note=f"closest to the bound: {worst['worst']:.4f} of the best subset's value where {worst['bound']:.4f} is "
-            f"promised (K = {worst['k']}); on average at least {typical['shares']['greedy']['value']:.4f} for K > 1",
-        ),
-    ]
+    typical = min(several, key=lambda row: row["shares"]["greedy"]["estimate"])
     reported = published()["emse"]
-    reported_ratio = reported["filtered_max_min"]["emse"] / reported["rkon"]["emse"]
 
     def trade(name: str, alpha: float | None, k: int, quantity: str, part: str) -> Estimate:
         row = next(r for r in result["trade"] if (r["strategy"], r["alpha"], r["k"]) == (name, alpha, k))
-        return Estimate(**row[quantity][part])
+        return read(row[quantity][part])
 
-    for label, alpha in (("DKoN", 0.0), ("DBKoN with alpha = 1", 1.0)):
+    found = [
+        Prediction(
+            "selection_guarantee.below-bound",
+            9,
+            "share of random pools where greedy is below 1 − (1 − 1/K)^K of the best subset",
+            Estimate(below_bound / pools, float(exact.low), float(exact.high)),
+            below(RARE),
+            Role.PRIMARY,
+            note=f"closest to the bound: {worst['worst']:.4f} of the best subset's value where {worst['bound']:.4f} is "
+            f"promised (K = {worst['k']}); on average at least {typical['shares']['greedy']['estimate']:.4f} for K > 1",
+        ),
+    ]
+    for name, label, alpha in (("dkon", "DKoN", 0.0), ("dbkon", "DBKoN (alpha = 1)", 1.0)):
         for quantity in ("loss", "gradient"):
-            primary = quantity == "loss"
-            variance = trade("dbkon", alpha, 4, quantity, "variance_over_rkon")
-            found.append(
-                Prediction(
-                    9,
-                    f"variance of the {quantity} under {label} over RKoN's, K = 4, is below 1",
-                    variance,
-                    less(variance, 1.0),
-                    primary=primary,
+            for part, words in (("variance_over_rkon", "variance"), ("emse_over_rkon", "EMSE")):
+                found.append(
+                    Prediction(
+                        f"selection_guarantee.{words.lower()}.{name}.{quantity}",
+                        9,
+                        f"{words} of the {quantity}, {label} / RKoN, K = 4",
+                        trade("dbkon", alpha, 4, quantity, part),
+                        below(1.0),
+                        Role.PRIMARY if quantity == "loss" else Role.LIMIT,
+                        note="above 1, the bias is not worth the variance" if words == "EMSE" else "",
+                    )
                 )
-            )
-            emse = trade("dbkon", alpha, 4, quantity, "emse_over_rkon")
-            found.append(
-                Prediction(
-                    9,
-                    f"EMSE of the {quantity} under {label} over RKoN's, K = 4, is below 1: the bias is worth it",
-                    emse,
-                    less(emse, 1.0),
-                    primary=primary,
-                )
-            )
-    emse = trade("filtered-max-min", None, 4, "loss", "emse_over_rkon")
     found.append(
         Prediction(
+            "selection_guarantee.emse.filtered-max-min.loss",
             9,
-            "EMSE of the loss under filtered max-min, the simulations' stand-in, over RKoN's, K = 4, is below 1",
-            emse,
-            less(emse, 1.0),
-            reported=reported_ratio,
-            primary=False,
+            "EMSE of the loss, filtered max-min / RKoN, K = 4",
+            trade("filtered-max-min", None, 4, "loss", "emse_over_rkon"),
+            below(1.0),
+            Role.LIMIT,
+            reported=reported["filtered_max_min"]["emse"] / reported["rkon"]["emse"],
+            note="the simulations' stand-in for GRADES, not the submodular objective",
         )
     )
     return found

@@ -8,30 +8,36 @@ paper's own network, whose exact law judges the published variances, and on a fr
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 from scipy import stats
 
-from experiments.harness.statements import Estimate, Outcome, Prediction, agrees, greater, published
+from experiments.harness import intervals
+from experiments.harness.statements import (
+    Prediction,
+    Role,
+    above,
+    equals,
+    number,
+    published,
+    read,
+)
+from experiments.shared.reference_network import mean_losses, reference_network
 from mrtsim.distributions.exact_components import Decomposition, decompose
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
+from mrtsim.estimates import normal_quantile
 from mrtsim.losses import squared_loss
 from mrtsim.models import MLP
 from mrtsim.montecarlo import subkeys
 from mrtsim.variance import estimator_variance
 
 CLAIMS = (2, 3)
-_HERE = Path(__file__).parent
-_Z = 1.959963984540054
+MARGIN = 0.05  # within which a measured component equals the exact one, relative
 _LEVEL = 0.01  # of the chi-square tests
 
 
@@ -63,37 +69,6 @@ PRESETS = {
 }
 
 
-def reference_network() -> MLP:
-    """The untrained 5-32-32-1 network behind the published variances (data/reference_network.json)."""
-    with (_HERE / "data" / "reference_network.json").open(encoding="utf-8") as file:
-        layers = json.load(file)["layers"]
-    arrays = []
-    for layer in layers:
-        arrays += [
-            np.array(layer["weight"], np.float32).reshape(layer["shape"]),
-            np.array(layer["bias"], np.float32),
-        ]
-    return eqx.tree_at(
-        lambda model: [array for layer in model.network.layers for array in (layer.weight, layer.bias)],
-        MLP(jax.random.key(0)),
-        [jnp.asarray(array, float) for array in arrays],
-    )
-
-
-def mean_losses(
-    key: PRNGKeyArray, config: Any, model: MLP, distribution: GaussianModes
-) -> Float[Array, " settings"]:
-    """The mean loss of one training set for every K: of `config`, `n_prompts` and `responses` are used.
-
-    Only the max K candidates that RKoN can keep are drawn.
-    """
-    prompt_key, response_key = jax.random.split(key)
-    prompts = distribution.sample_prompts(prompt_key, config.n_prompts)
-    responses, _ = distribution.sample_responses(response_key, prompts, config.responses[-1])
-    k = jnp.asarray(config.responses)
-    return jnp.cumsum(jnp.mean(squared_loss(model, prompts, responses), axis=0))[k - 1] / k
-
-
 def sampling_covariance(
     exact: Decomposition,
     n_prompts: int,
@@ -108,8 +83,8 @@ def sampling_covariance(
     Cov(S^2_K, S^2_K') = kappa_22 / R + 2 sigma_KK'^2 / (R - 1), with the covariance sigma_KK' and the joint cumulant
     kappa_22 of the two mean losses. All K share their prompts; `sharing` says which responses they share: "nested" (the
     larger set contains the smaller), "pool" (each K draws its own subset of one pool of `candidates`) or "none". With m
-    shared responses a prompt, sigma_KK' = (V_x + V_{y|x} E m / (K K')) / N_p, and kappa_22 follows from the conditional
-    cumulants of one response's loss and the first two moments of m.
+    shared responses per prompt, sigma_KK' = (V_x + V_{y|x} E m / (K K')) / N_p, and kappa_22 follows from the
+    conditional cumulants of one response's loss and the first two moments of m.
     """
     k = np.array(responses, float)
     low, high, product = np.minimum.outer(k, k), np.maximum.outer(k, k), np.multiply.outer(k, k)
@@ -173,23 +148,23 @@ def _summarise(config: Config, exact: Decomposition, means: np.ndarray) -> dict[
     mean_error = means.std(0, ddof=1) / np.sqrt(replicates)
     return {
         "exact": {
-            "mean": exact.mean._asdict(),
-            "v_prompt": exact.prompt._asdict(),
-            "v_response": exact.response._asdict(),
+            "mean": intervals.with_error(exact.mean),
+            "v_prompt": intervals.with_error(exact.prompt),
+            "v_response": intervals.with_error(exact.response),
             "variance": law,
             "floor": exact.prompt.value / n,
             "standard_error": np.sqrt(np.diag(covariance)),
             "correlation": _correlation(covariance),
         },
         "mean": {
-            "value": means.mean(0),
+            "estimate": means.mean(0),
             "standard_error": mean_error,
             "z": (means.mean(0) - exact.mean.value) / np.hypot(mean_error, exact.mean.standard_error),
         },
         "variance": variance,
         # on the log scale, because a variance is positive and skewed
-        "low": variance * np.exp(-_Z * errors / variance),
-        "high": variance * np.exp(_Z * errors / variance),
+        "low": variance * np.exp(-normal_quantile() * errors / variance),
+        "high": variance * np.exp(normal_quantile() * errors / variance),
         "standard_error": errors,
         "correlation": _correlation(measured),
         "fit": _fit(k, n, variance, covariance, measured),
@@ -235,7 +210,7 @@ def _fit(
     solve = np.linalg.solve(design.T @ weighted, weighted.T)
     errors = np.sqrt(np.diag(solve @ measured @ solve.T))
     return {
-        name: {"value": float(value), "standard_error": float(error)}
+        name: {"estimate": float(value), "standard_error": float(error)}
         for name, value, error in zip(("v_prompt", "v_response"), solve @ variance, errors, strict=True)
     }
 
@@ -282,117 +257,87 @@ def _correlation(covariance: np.ndarray) -> np.ndarray:
 
 
 def _ratio(value: float, error: float, floor: float) -> dict[str, float]:
-    return {"value": float(value / floor), "standard_error": float(error / floor)}
+    return {"estimate": float(value / floor), "standard_error": float(error / floor)}
 
 
 def predictions(result: dict[str, Any]) -> list[Prediction]:
     """Claim 2 (the law) and claim 3 (the floor), on both networks; then the published variances."""
-    found = []
-    published_variance = result["reported"]["published"]
-    reported_last = dict(
-        zip(published_variance["responses"], published_variance["variance"], strict=True)
-    ).get(result["responses"][-1])
-    names = {"reference": "the paper's network", "untrained": "another untrained network"}
-    for name, label in names.items():
-        network, primary = result["networks"][name], name == "reference"
+    found, reported = [], result["reported"]["published"]
+    last = result["responses"][-1]
+    reported_last = dict(zip(reported["responses"], reported["variance"], strict=True)).get(last)
+    for name, label in (("reference", "the paper's network"), ("untrained", "another untrained network")):
+        network = result["networks"][name]
+        own = name == "reference"
+        role = Role.PRIMARY if own else Role.LIMIT
         for quantity, symbol in (
-            ("v_response", "V_{y|x} from the slope in 1/K"),
-            ("v_prompt", "V_x from the floor"),
+            ("v_response", "V_{y|x}, slope of the variances in 1/K"),
+            ("v_prompt", "V_x, floor of the variances"),
         ):
-            fit, exact = network["fit"][quantity], network["exact"][quantity]["value"]
             found.append(
                 Prediction(
+                    f"variance.{quantity.replace('_', '-')}.{name}",
                     2,
-                    f"{symbol} of the measured variances equals the exact component ({label})",
-                    Estimate.from_standard_error(fit["value"], fit["standard_error"]),
-                    agrees(fit["value"], exact, fit["standard_error"]),
-                    reported=published_variance["fit"][quantity]["value"] if primary else None,
-                    exact=exact,
-                    primary=primary,
+                    f"{symbol}, {label}",
+                    read(network["fit"][quantity]),
+                    equals(network["exact"][quantity]["estimate"], relative=MARGIN),
+                    role,
+                    reported=reported["fit"][quantity]["estimate"] if own else None,
                 )
             )
         found.append(
-            _chi_square_prediction(
-                2,
-                f"the measured variances at all K agree with the exact law ({label})",
-                network["test"],
-                result["responses"],
-                primary=primary,
-            )
+            _chi_square(f"variance.law.{name}", f"measured variances, {label}", network["test"], result)
         )
         v_prompt = network["fit"]["v_prompt"]
-        floor = Estimate.from_standard_error(
-            v_prompt["value"] / result["n_prompts"], v_prompt["standard_error"] / result["n_prompts"]
-        )
+        n = result["n_prompts"]
+        floor = {part: v_prompt[part] / n for part in ("estimate", "standard_error")}
         found.append(
             Prediction(
+                f"variance.floor.{name}",
                 3,
-                f"the variance left as K grows without bound is above 0 ({label})",
-                floor,
-                greater(floor, 0.0),
-                reported=published_variance["fit"]["v_prompt"]["value"] / Config.n_prompts
-                if primary
-                else None,
-                exact=network["exact"]["floor"],
-                primary=primary,
+                f"variance left as K grows without bound, {label}",
+                read(floor),
+                equals(network["exact"]["floor"], relative=MARGIN),
+                role,
+                reported=reported["fit"]["v_prompt"]["estimate"] / Config.n_prompts if own else None,
             )
         )
-        ratio = network["last_over_floor"]
         exact_ratio = network["exact"]["variance"][-1] / network["exact"]["floor"]
         found.append(
             Prediction(
+                f"variance.last-over-floor.{name}",
                 3,
-                f"variance at K = {result['responses'][-1]} over the exact floor V_x/N_p ({label})",
-                Estimate.from_standard_error(ratio["value"], ratio["standard_error"]),
-                agrees(ratio["value"], exact_ratio, ratio["standard_error"]),
-                exact=exact_ratio,
-                reported=reported_last / network["exact"]["floor"] if primary and reported_last else None,
-                primary=primary,
+                f"variance at K = {last} / exact floor V_x/N_p, {label}",
+                read(network["last_over_floor"]),
+                equals(exact_ratio, relative=MARGIN),
+                role,
+                reported=reported_last / network["exact"]["floor"] if own and reported_last else None,
             )
         )
     for name, label in (
-        ("published", "variances as published"),
-        ("rerun", "variances, run again with its code,"),
+        ("published", "the paper's variances"),
+        ("rerun", "the paper's variances, run again"),
     ):
-        judged = result["reported"][name]
         found.append(
-            _chi_square_prediction(
-                2,
-                f"the paper's {label} agree with the exact law of its network",
-                judged,
-                judged["responses"],
-                primary=False,
-                context=True,
-            )
+            _chi_square(f"variance.law.{name}", label, result["reported"][name], result["reported"][name])
         )
     return found
 
 
-def _chi_square_prediction(
-    claim: int,
-    statement: str,
-    test: dict[str, Any],
-    responses: list[int],
-    *,
-    primary: bool,
-    context: bool = False,
-) -> Prediction:
-    scores = ", ".join(f"{z:+.1f} (K = {k})" for k, z in zip(responses, test["z"], strict=True))
+def _chi_square(name: str, label: str, test: dict[str, Any], setting: dict[str, Any]) -> Prediction:
+    """Context: a test that does not reject proves nothing by itself."""
+    scores = ", ".join(f"{z:+.1f} (K = {k})" for k, z in zip(setting["responses"], test["z"], strict=True))
     others = "".join(
-        f", {p:.2g} if the responses of different K were {how}"
-        for how, p in (
-            ("nested", test.get("p_values", {}).get("nested")),
-            ("drawn anew", test.get("p_values", {}).get("none")),
-        )
-        if p is not None
+        f"; p = {test['p_values'][kind]:.2g} if the responses of different K were {how}"
+        for kind, how in (("nested", "nested"), ("none", "drawn anew"))
+        if "p_values" in test
     )
     return Prediction(
-        claim,
-        f"{statement}: chi-square below its {1 - _LEVEL:.1%} point",
-        Estimate(test["chi_square"], test["chi_square"], test["chi_square"]),
-        Outcome.HOLDS if test["p_value"] >= _LEVEL else Outcome.FAILS,
-        exact=float(test["degrees_of_freedom"]),
-        primary=primary,
-        context=context,
-        note=f"p = {test['p_value']:.2g}{others}; standard scores {scores}, correlated as all K share their prompts",
+        name,
+        2,
+        f"p-value of chi-square against the exact law, all K: {label}",
+        number(test["p_value"]),
+        above(_LEVEL),
+        Role.CONTEXT,
+        note=f"chi-square {test['chi_square']:.1f} with {test['degrees_of_freedom']} degrees of freedom{others}; "
+        f"standard scores {scores}, correlated as all K share their prompts",
     )

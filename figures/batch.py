@@ -11,8 +11,6 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from figures import style
 
-_Z = 1.959963984540054
-
 
 def draw(result: dict[str, Any]) -> Figure:
     """Figure of `experiments.batch`; bars and bands are 95 % intervals."""
@@ -32,7 +30,7 @@ def _curves(ax: Axes, result: dict[str, Any], entry: dict[str, Any]) -> None:
     best = excess.min(axis=1, keepdims=True)
     for column, (k, n) in enumerate(zip(result["responses"], entry["prompts"], strict=True)):
         look = style.SERIES[column % len(style.SERIES)]
-        over, half = excess[:, column] / best[:, 0], _Z * error[:, column] / best[:, 0]
+        over, half = excess[:, column] / best[:, 0], style.Z95 * error[:, column] / best[:, 0]
         ax.fill_between(steps, over - half, over + half, color=look["color"], alpha=0.15, linewidth=0)
         ax.plot(steps, over, **{**look, "marker": None}, label=f"{n} $\\times$ {k}")
     ax.set_yscale("log")
@@ -49,14 +47,14 @@ def _components(ax: Axes, result: dict[str, Any]) -> None:
     steps, components = np.array(result["steps"], float), result["components"]
     k_star = {name: np.array(values, float) for name, values in components["k_star"].items()}
     ax.fill_between(steps, k_star["low"], k_star["high"], color=style.GREY, alpha=0.2, linewidth=0)
-    ax.plot(steps, k_star["value"], **{**style.EXACT, "label": "gradient's $K^*$"})
+    ax.plot(steps, k_star["estimate"], **{**style.EXACT, "label": "gradient's $K^*$"})
     for entry in result["prices"]:
         if entry["price"] == components["price"]:
             best = entry["best"]
             style.interval(
                 ax,
                 steps[1:],
-                *([cell[name] for cell in best] for name in ("value", "low", "high")),
+                *([cell[name] for cell in best] for name in ("estimate", "low", "high")),
                 **style.SERIES[0] | {"linestyle": "none", "label": "best split there"},
             )
     ax.set_yscale("log", base=2)

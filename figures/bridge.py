@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.harness.statements import published
-from experiments.shared.untrained_network import estimate
 from figures import style
 
 
@@ -21,7 +19,7 @@ def draw(result: dict[str, Any]) -> Figure:
     left.axhline(0, **style.FLOOR)
     r = result["pairs"]["pearson"]
     left.set_title(
-        f"pairs in a pool: r = {r['value']:.2f} (reported {published()['bridge']['pearson_r']:.2f})"
+        f"pairs in a pool: r = {r['estimate']:.2f} (reported {result['reported']['pearson_r']:.2f})"
     )
     left.set_xlabel("response similarity  1 − |y − y'| / largest distance")
     left.set_ylabel("cosine of the two gradients")
@@ -34,10 +32,11 @@ def _k_eff(ax: Any, result: dict[str, Any]) -> None:
     highest = 1.0
     for name, by_k in result["strategies"].items():
         look = style.STRATEGIES[name]
-        scores, found = ([estimate(entry[part]) for entry in by_k.values()] for part in ("score", "k_eff"))
-        x, y = [e.value for e in scores], [e.value for e in found]
+        scores, found = ([entry[part] for entry in by_k.values()] for part in ("score", "k_eff"))
+        x, y = [e["estimate"] for e in scores], [e["estimate"] for e in found]
+        low, high = zip(*map(style.limits, found), strict=True)
         highest = max(highest, *y)
-        style.interval(ax, x, y, [e.low for e in found], [e.high for e in found], **look)
+        style.interval(ax, x, y, low, high, **look)
         for k, score, k_eff in zip(by_k, x, y, strict=True):
             ax.annotate(
                 k, (score, k_eff), xytext=(4, 2), textcoords="offset points", fontsize=6, color=look["color"]

@@ -45,12 +45,10 @@ def _nll(ax: Axes, result: dict[str, Any], recipe: str) -> None:
     ks = np.array(result["responses"], float)
     for name, entry in result["strategies"].items():
         cells = entry[recipe]["nll"]["mean"]
-        value, low, high = (np.array([cell[part] for cell in cells]) for part in ("value", "low", "high"))
+        value, low, high = (np.array([cell[part] for cell in cells]) for part in ("estimate", "low", "high"))
         style.interval(ax, ks, value, low, high, **style.STRATEGIES[name])
     if recipe == "last":
-        from experiments.harness.statements import published
-
-        reported = published()["budget"]
+        reported = result["reported"]
         ax.plot(
             reported["responses_per_prompt"],
             reported["rkon_mean"],

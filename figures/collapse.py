@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 
 from figures import style
 
-_Z = 1.959963984540054
-
 
 def draw(result: dict[str, Any]) -> Figure:
     """Figure of `experiments.collapse`; bars are 95 % intervals, lines of RKoN and BKoN are exact."""
@@ -44,7 +42,7 @@ def _errors(ax: Axes, result: dict[str, Any]) -> None:
         look = style.STRATEGIES[name]
         sizes = np.array([row["n_prompts"] for row in rows], float)
         value = np.array([row["emse"] for row in rows])
-        half = _Z * np.array([row["emse_error"] for row in rows])
+        half = style.Z95 * np.array([row["emse_error"] for row in rows])
         shift = 1.08 ** (number - 2)
         known = result["exact"].get(name)
         style.interval(

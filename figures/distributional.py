@@ -23,7 +23,7 @@ def draw(result: dict[str, Any]) -> Figure:
             cells = result["strategies"][name][recipe]["nll"]["mean"]
             limits = (
                 np.array([cell[part] for cell in cells]) - result["true_nll"]
-                for part in ("value", "low", "high")
+                for part in ("estimate", "low", "high")
             )
             shift = 1.03 ** (number - (len(names) - 1) / 2)
             style.interval(ax, ks * shift, *limits, **style.STRATEGIES[name])

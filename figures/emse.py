@@ -8,8 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.harness.statements import published
-from experiments.shared.untrained_network import estimate
 from figures import style
 
 _FLOOR = 1e-5  # of the logarithmic axis; a Bias^2 that covers 0 is drawn as its upper limit
@@ -30,11 +28,11 @@ def draw(result: dict[str, Any]) -> Figure:
             _point(ax, place + 0.17, measured[name][quantity]["variance"], look["color"], filled=False)
             for offset, moment in ((-0.17, "bias_squared"), (0.17, "variance")):
                 exact = result["exact"].get(name, {}).get(quantity, {}).get(moment)
-                if exact and exact["value"] > 0:
+                if exact and exact["estimate"] > 0:
                     ax.plot(
-                        [place + offset - 0.13, place + offset + 0.13], 2 * [exact["value"]], **style.EXACT
+                        [place + offset - 0.13, place + offset + 0.13], 2 * [exact["estimate"]], **style.EXACT
                     )
-                reported = published()["emse"].get(name.replace("-", "_"))
+                reported = result["reported"].get(name.replace("-", "_"))
                 if reported and quantity == "loss":
                     ax.plot(place + offset, reported[moment], **style.REPORTED)
         ax.set_yscale("log")
@@ -45,16 +43,17 @@ def draw(result: dict[str, Any]) -> Figure:
     axes[1].set_ylabel("squared norm, trace")
     alignment = axes[2]
     for place, name in enumerate(names):
-        e = estimate(measured[name]["gradient"]["cosine_of_draws"])
+        cell = measured[name]["gradient"]["cosine_of_draws"]
+        low, high = style.limits(cell)
         style.interval(
             alignment,
             [place],
-            [e.value],
-            [e.low],
-            [e.high],
+            [cell["estimate"]],
+            [low],
+            [high],
             **style.STRATEGIES[name] | {"linestyle": "none", "label": None},
         )
-        reported = published()["emse"].get(name.replace("-", "_"))
+        reported = result["reported"].get(name.replace("-", "_"))
         if reported:
             alignment.plot(place + 0.2, reported["gradient_cosine"], **style.REPORTED)
     alignment.axhline(0, **style.FLOOR)
@@ -76,13 +75,15 @@ def draw(result: dict[str, Any]) -> Figure:
 
 
 def _point(ax: Axes, x: float, entry: dict[str, Any], color: str, *, filled: bool) -> None:
-    e = estimate(entry)
+    low, high = style.limits(entry)
     face = color if filled else "white"
-    if e.low > _FLOOR:
-        style.interval(ax, [x], [e.value], [e.low], [e.high], color=color, marker="o", markerfacecolor=face)
-    elif np.isfinite(e.high):
-        ax.plot(x, max(e.high, 1.5 * _FLOOR), color=color, marker="v", markerfacecolor=face, linestyle="none")
-        ax.plot([x, x], [_FLOOR, max(e.high, 1.5 * _FLOOR)], color=color, linewidth=0.9)
+    if low > _FLOOR:
+        style.interval(
+            ax, [x], [entry["estimate"]], [low], [high], color=color, marker="o", markerfacecolor=face
+        )
+    elif np.isfinite(high):
+        ax.plot(x, max(high, 1.5 * _FLOOR), color=color, marker="v", markerfacecolor=face, linestyle="none")
+        ax.plot([x, x], [_FLOOR, max(high, 1.5 * _FLOOR)], color=color, linewidth=0.9)
 
 
 def _names(ax: Axes, names: list[str]) -> None:

@@ -30,7 +30,7 @@ def draw(result: dict[str, Any]) -> Figure:
         style.interval(
             below,
             ks / 1.02,
-            spread["value"],
+            spread["estimate"],
             spread["low"],
             spread["high"],
             **style.SERIES[0] | {"label": "all runs"},
@@ -38,19 +38,17 @@ def draw(result: dict[str, Any]) -> Figure:
         if measured["draw_share"] is not None:
             # The pairs' share, on the same scale: what the draw of the responses alone explains.
             share = {
-                part: np.sqrt(np.array(measured["draw_share"][part])) for part in ("value", "low", "high")
+                part: np.sqrt(np.array(measured["draw_share"][part])) for part in ("estimate", "low", "high")
             }
-            total = np.array(spread["value"])
+            total = np.array(spread["estimate"])
             style.interval(
                 below,
                 ks * 1.02,
-                *(share[part] * total for part in ("value", "low", "high")),
+                *(share[part] * total for part in ("estimate", "low", "high")),
                 **style.SERIES[1] | {"label": "draw of responses alone"},
             )
         if recipe == "last":
-            from experiments.harness.statements import published
-
-            reported = published()["lottery"]
+            reported = result["reported"]
             below.plot(
                 reported["responses_per_prompt"],
                 reported["std"],

@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 
 from figures import style
 
-_Z = 1.959963984540054
-
 
 def draw(result: dict[str, Any]) -> Figure:
     """Figure of `experiments.misalignment`; the black line is cosine 0, bars are 95 % intervals over networks."""
@@ -25,7 +23,7 @@ def draw(result: dict[str, Any]) -> Figure:
     bar = fig.colorbar(mesh, ax=middle, label="mean cosine, untrained networks")
     bar.outline.set_visible(False)
     for name, rows in result["training"].items():
-        half = _Z * np.array(rows["error"])
+        half = style.Z95 * np.array(rows["error"])
         cosine = np.array(rows["cosine"])
         look = style.STRATEGIES[name] | {"label": f"trained on {style.STRATEGIES[name]['label']}'s picks"}
         style.interval(right, rows["steps"], cosine, cosine - half, cosine + half, **look)
@@ -48,7 +46,7 @@ def _map(ax: Axes, rows: list[dict[str, Any]], across: str, label: str) -> Any:
     sizes = sorted({row["n"] for row in rows})
     values = np.full((len(sizes), len(columns)), np.nan)
     for row in rows:
-        values[sizes.index(row["n"]), columns.index(row[across])] = row["value"]
+        values[sizes.index(row["n"]), columns.index(row[across])] = row["estimate"]
     mesh = ax.pcolormesh(values, cmap="RdBu", vmin=-1, vmax=1)
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):

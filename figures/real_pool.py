@@ -24,12 +24,12 @@ def draw(result: dict[str, Any]) -> Figure:
     names = list(result["strategies"])
     for ax, (quantity, label) in zip(panels, PANELS, strict=True):
         for place, name in enumerate(names):
-            rows = [r for r in result["strategies"][name] if r[quantity]["value"] is not None]
+            rows = [r for r in result["strategies"][name] if r[quantity]["estimate"] is not None]
             dodge = 2.0 ** (0.1 * (place - (len(names) - 1) / 2))
             style.interval(
                 ax,
                 [r["k"] * dodge for r in rows],
-                *([r[quantity][part] for r in rows] for part in ("value", "low", "high")),
+                *([r[quantity][part] for r in rows] for part in ("estimate", "low", "high")),
                 **style.STRATEGIES[name],
             )
         style.powers_of_two(ax, [r["k"] for r in result["strategies"][names[0]]])

@@ -10,7 +10,6 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from figures import style
 
-_Z = 1.959963984540054
 _SETTLED = 3.3  # as in the experiment
 _ABOVE: dict[str, Any] = {
     "loc": "lower center",
@@ -37,15 +36,17 @@ def _gain(ax: Any, result: dict[str, Any]) -> None:
     r = np.geomspace(sizes[0], sizes[-1], 200)
     similarities = sorted({s["similarity"] for s in result["settings"]})
     for number, similarity in enumerate(similarities):
-        rows = [s for s in result["settings"] if s["similarity"] == similarity and s["spread"] == 1.0]
+        rows = [s for s in result["settings"] if s["similarity"] == similarity and s["mode_scale"] == 1.0]
         look = style.SERIES[number]
-        group, prompt, response = (rows[0]["components"][c]["value"] for c in ("group", "prompt", "response"))
+        group, prompt, response = (
+            rows[0]["components"][c]["estimate"] for c in ("group", "prompt", "response")
+        )
         ax.plot(
             r, response / (r * group + prompt + response), color=look["color"], linestyle=look["linestyle"]
         )
         shift = 1.04 ** (number - (len(similarities) - 1) / 2)
-        value = np.array([row["gain"]["value"] for row in rows])
-        half = _Z * np.array([row["gain"]["standard_error"] for row in rows])
+        value = np.array([row["gain"]["estimate"] for row in rows])
+        half = style.Z95 * np.array([row["gain"]["standard_error"] for row in rows])
         style.interval(
             ax,
             sizes * shift,
@@ -79,8 +80,8 @@ def _learner(ax: Any, learner: dict[str, Any]) -> None:
         ("last", "400 steps", style.SERIES[4], 0.96),
         ("best", "best step", style.SERIES[3], 1.04),
     ):
-        value = np.array([row[recipe]["value"] for row in learner["rows"]])
-        half = _Z * np.array([row[recipe]["standard_error"] for row in learner["rows"]])
+        value = np.array([row[recipe]["estimate"] for row in learner["rows"]])
+        half = style.Z95 * np.array([row[recipe]["standard_error"] for row in learner["rows"]])
         style.interval(ax, sizes * shift, value, value - half, value + half, **look | {"label": label})
     style.powers_of_two(ax, sizes)
     ax.set_ylim(-0.04, 1.02)

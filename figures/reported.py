@@ -21,7 +21,7 @@ def draw(result: dict[str, Any]) -> Figure:
     fig, (models, suites, selectors) = style.figure(1, 3, width=style.PAGE, height=2.9)
     k = np.linspace(1, 16, 200)
     for look, (name, model) in zip(style.SERIES, result["models"].items(), strict=True):
-        c = model["exponent"]["value"]
+        c = model["exponent"]["estimate"]
         shape = -np.log(k) if c == 0 else np.expm1(-c * np.log(k)) / c
         point = {**look, "linestyle": "none"}
         models.plot(
@@ -38,7 +38,7 @@ def draw(result: dict[str, Any]) -> Figure:
         )
     shared = result["shared_exponent"]
     models.set_title(
-        f"RKoN: $a + bK^{{-c}}$, shared c = {shared['value']:.2f} [{shared['low']:.2f}, {shared['high']:.2f}]\n"
+        f"RKoN: $a + bK^{{-c}}$, shared c = {shared['estimate']:.2f} [{shared['low']:.2f}, {shared['high']:.2f}]\n"
         "(dotted: c = 1)"
     )
     models.set_ylabel("held-out loss (nats per token)")
@@ -51,7 +51,7 @@ def draw(result: dict[str, Any]) -> Figure:
             rkon["k"],
             rkon["loss"],
             **look,
-            label=f"{label}\n{slope['value']:+.3f} ± {slope['high'] - slope['value']:.3f}",
+            label=f"{label}\n{slope['estimate']:+.3f} ± {slope['high'] - slope['estimate']:.3f}",
         )
     suites.set_title("RKoN, one 8B model, by suite\n(slope a doubling of K, 95 %)")
     suites.set_ylim(top=1.64)
@@ -64,7 +64,7 @@ def draw(result: dict[str, Any]) -> Figure:
         style.interval(
             selectors,
             np.arange(len(SUITES)) + shift,
-            *([r[part] for r in rows] for part in ("value", "low", "high")),
+            *([r[part] for r in rows] for part in ("estimate", "low", "high")),
             **(style.STRATEGIES[strategy] | {"linestyle": "none"}),
         )
     selectors.axhline(0, **style.FLOOR)

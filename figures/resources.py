@@ -96,7 +96,9 @@ def _law(ax: Axes, result: dict[str, Any]) -> None:
 
 def _best(ax: Axes, result: dict[str, Any], recipe: str) -> None:
     cells, cost = result["recipes"][recipe]["best_k"], result["cost"]
-    best, low, high = (np.array([cell[part] for cell in cells], float) for part in ("value", "low", "high"))
+    best, low, high = (
+        np.array([cell[part] for cell in cells], float) for part in ("estimate", "low", "high")
+    )
     n = np.array(result["budgets"]) / (cost["prompt"] + best * cost["response"])
     style.interval(
         ax,

@@ -32,7 +32,7 @@ def _guarantee(ax: Any, result: dict[str, Any]) -> None:
     k = sorted({row["k"] for row in rows})
 
     def over_kinds(name: str) -> list[float]:
-        return [float(np.mean([r["shares"][name]["value"] for r in rows if r["k"] == each])) for each in k]
+        return [float(np.mean([r["shares"][name]["estimate"] for r in rows if r["k"] == each])) for each in k]
 
     for name in ("rkon", "bkon", "filtered-max-min"):
         ax.plot(k, over_kinds(name), **{**style.STRATEGIES[name], "linewidth": 0.9})
@@ -56,9 +56,9 @@ def _trade(ax: Any, rows: list[dict[str, Any]]) -> None:
 
     def point(row: dict[str, Any], **look: Any) -> None:
         x, y = (row["loss"][f"{part}_over_rkon"] for part in ("bias_squared", "variance"))
-        errors = [[[e["value"] - e["low"]], [e["high"] - e["value"]]] for e in (x, y)]
+        errors = [[[e["estimate"] - e["low"]], [e["high"] - e["estimate"]]] for e in (x, y)]
         ax.errorbar(
-            x["value"], y["value"], yerr=errors[1], xerr=errors[0], capsize=1.8, elinewidth=0.9, **look
+            x["estimate"], y["estimate"], yerr=errors[1], xerr=errors[0], capsize=1.8, elinewidth=0.9, **look
         )
 
     largest = max(row["loss"]["bias_squared_over_rkon"]["high"] for row in rows)
@@ -66,13 +66,14 @@ def _trade(ax: Any, rows: list[dict[str, Any]]) -> None:
     ax.plot(bias, 1 - bias, **{**style.EXACT, "linewidth": 0.8, "label": "as wrong as RKoN"})
     path = sorted((row for row in rows if row["alpha"] is not None), key=lambda row: row["alpha"])
     xy = [
-        [row["loss"][f"{part}_over_rkon"]["value"] for row in path] for part in ("bias_squared", "variance")
+        [row["loss"][f"{part}_over_rkon"]["estimate"] for row in path]
+        for part in ("bias_squared", "variance")
     ]
     ax.plot(*xy, color=style.PURPLE, linewidth=0.8, linestyle=":")
     for row in path:
         look = style.STRATEGIES["dkon" if row["alpha"] == 0 else "dbkon"]
         point(row, **{**look, "linestyle": "none", "label": "_"})
-        x, y = (row["loss"][f"{part}_over_rkon"]["value"] for part in ("bias_squared", "variance"))
+        x, y = (row["loss"][f"{part}_over_rkon"]["estimate"] for part in ("bias_squared", "variance"))
         if row["alpha"] in (0.0, 0.25, 0.5, 1.0):
             name = "DKoN" if row["alpha"] == 0 else rf"$\alpha={row['alpha']:g}$"
             ax.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize=6.5)
@@ -94,7 +95,7 @@ def _alpha(ax: Any, rows: list[dict[str, Any]]) -> None:
     alphas = sorted({row["alpha"] for row in path})
     for series, k in zip(style.SERIES, sorted({row["k"] for row in path}), strict=False):
         of_k = sorted((row for row in path if row["k"] == k), key=lambda row: row["alpha"])
-        values = [[row["loss"]["emse_over_rkon"][e] for row in of_k] for e in ("value", "low", "high")]
+        values = [[row["loss"]["emse_over_rkon"][e] for row in of_k] for e in ("estimate", "low", "high")]
         style.interval(ax, range(len(alphas)), *values, **{**series, "label": f"$K={k}$"})
     ax.axhline(1.0, **{**style.EXACT, "label": "_"})
     ax.set_yscale("log")

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mrtsim.estimates import normal_quantile
+
 COLUMN = 3.4  # inches, one column of a two-column page
 PAGE = 7.0  # inches, both columns
 
@@ -26,6 +28,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#CC79A7",
 )
 GREY = "#7F7F7F"
+Z95 = normal_quantile()  # half the width of a 95 % interval, in standard errors
 
 # A strategy looks the same in every figure: ax.plot(x, y, **STRATEGIES["rkon"]).
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -105,6 +108,14 @@ def interval(ax: Axes, x: Any, value: Any, low: Any, high: Any, **style: Any) ->
     x, value, low, high = (np.asarray(a, float) for a in (x, value, low, high))
     errors = np.clip([value - low, high - value], 0.0, None)
     ax.errorbar(x, value, errors, capsize=1.8, elinewidth=0.9, capthick=0.9, **style)
+
+
+def limits(cell: dict[str, Any]) -> tuple[float, float]:
+    """The ends of a stored number's 95 % interval: its own, or the normal ones of its standard error."""
+    if "low" in cell:
+        return cell["low"], cell["high"]
+    half = Z95 * cell["standard_error"]
+    return cell["estimate"] - half, cell["estimate"] + half
 
 
 def powers_of_two(ax: Axes, values: Any) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.shared.untrained_network import estimate
 from figures import style
 
 
@@ -37,7 +36,7 @@ def _panel(ax: Axes, result: dict[str, Any], quantity: str) -> None:
         if known or row["temperature"] in (0.4, 1.0, 2.0, 5.0):
             text = known or f"T = {row['temperature']:g}"
             place = (-4, -9) if known == "BKoN" else (4, 3)
-            ax.annotate(text, (x.value, y.value), place, textcoords="offset points", fontsize=6)
+            ax.annotate(text, (x["estimate"], y["estimate"]), place, textcoords="offset points", fontsize=6)
     bias, variance = _moments([row[quantity] for row in result["dbkon"]])
     _plot(ax, bias, variance, style.STRATEGIES["dbkon"] | {"label": "DBKoN, by alpha"})
     places = {0.05: (6, 1), 0.35: (5, -8), 0.5: (-14, -9), 1.0: (-9, 5)}
@@ -45,7 +44,7 @@ def _panel(ax: Axes, result: dict[str, Any], quantity: str) -> None:
         if row["alpha"] in places:
             ax.annotate(
                 f"{row['alpha']:g}",
-                (x.value, y.value),
+                (x["estimate"], y["estimate"]),
                 places[row["alpha"]],
                 textcoords="offset points",
                 fontsize=6,
@@ -65,15 +64,21 @@ def _panel(ax: Axes, result: dict[str, Any], quantity: str) -> None:
 
 
 def _moments(rows: list[dict[str, Any]]) -> tuple[list[Any], list[Any]]:
-    return [estimate(row["bias_squared"]) for row in rows], [estimate(row["variance"]) for row in rows]
+    return [row["bias_squared"] for row in rows], [row["variance"] for row in rows]
+
+
+def _sides(cells: list[Any]) -> np.ndarray:
+    """How far the intervals reach below and above, (2, cells)."""
+    ends = np.array([style.limits(cell) for cell in cells])
+    return np.abs(ends - np.array([[cell["estimate"]] for cell in cells])).T
 
 
 def _plot(ax: Axes, x: list[Any], y: list[Any], look: dict[str, Any]) -> None:
     ax.errorbar(
-        [e.value for e in x],
-        [e.value for e in y],
-        yerr=np.clip([[e.value - e.low for e in y], [e.high - e.value for e in y]], 0, None),
-        xerr=np.clip([[e.value - e.low for e in x], [e.high - e.value for e in x]], 0, None),
+        [cell["estimate"] for cell in x],
+        [cell["estimate"] for cell in y],
+        xerr=_sides(x),
+        yerr=_sides(y),
         elinewidth=0.8,
         **look,
     )

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.harness.statements import published
 from figures import style
 
 
@@ -58,7 +57,7 @@ def _curves(ax: Axes, result: dict[str, Any], recipe: str, part: str, scale: flo
     ks = np.array(result["responses"], float)
     for i, (name, found) in enumerate(result["strategies"].items()):
         cells = found[recipe][part]
-        value, low, high = (scale * np.array([c[end] for c in cells]) for end in ("value", "low", "high"))
+        value, low, high = (scale * np.array([c[end] for c in cells]) for end in ("estimate", "low", "high"))
         style.interval(ax, ks * _shift(i), value, low, high, **style.STRATEGIES[name])
     style.powers_of_two(ax, result["responses"])
 
@@ -78,7 +77,7 @@ def _floor(ax: Axes, value: float, name: str) -> None:
 
 
 def _reported(ax: Axes, result: dict[str, Any]) -> None:
-    reported = published()["tokens"]
+    reported = result["reported"]
     ks = np.array(reported["responses_per_prompt"], float)
     for i, name in enumerate(result["strategies"]):
         look = {**style.REPORTED, "color": style.STRATEGIES[name]["color"], "label": "_", "zorder": 5}

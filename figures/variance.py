@@ -10,8 +10,6 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from figures import style
 
-_Z = 1.959963984540054
-
 
 def draw(result: dict[str, Any]) -> Figure:
     """Figure of `experiments.variance`; bars are 95 % intervals, those of the reported points from the exact law."""
@@ -23,7 +21,7 @@ def draw(result: dict[str, Any]) -> Figure:
     )
 
     def law(k: np.ndarray) -> np.ndarray:
-        return (exact["v_prompt"]["value"] + exact["v_response"]["value"] / k) / n
+        return (exact["v_prompt"]["estimate"] + exact["v_response"]["estimate"] / k) / n
 
     k = np.geomspace(responses[0], responses[-1], 200)
     above.plot(k, law(k), **{**style.EXACT, "label": r"exact $V_x/N_p + V_{y|x}/(N_p K)$"})
@@ -51,7 +49,10 @@ def draw(result: dict[str, Any]) -> Figure:
         **measured,
     )
     over = law(np.array(reported["responses"]))
-    values, half = np.array(reported["variance"]) / over, _Z * np.array(reported["standard_error"]) / over
+    values, half = (
+        np.array(reported["variance"]) / over,
+        style.Z95 * np.array(reported["standard_error"]) / over,
+    )
     style.interval(
         below, np.array(reported["responses"]) * 1.06, values, values - half, values + half, **published
     )

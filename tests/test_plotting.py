@@ -11,7 +11,6 @@ from mrtsim.plan.allocate import Cost, allocate, regret_curve
 from mrtsim.plotting import plot_allocation, save
 from mrtsim.variance import VarianceComponents
 
-LUMA = (0.299, 0.587, 0.114)
 TOY, COST = VarianceComponents(0.187, 1.329), Cost(4.0, 1.0)
 
 

@@ -13,23 +13,27 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate, t_quantile
+
 LEVEL = 0.95
 RESAMPLES = 2_000
 _CHUNK = 2**20  # numbers resampled at once
 
 
-def t_quantile(n: int) -> float:
-    """Half the width of an interval from n independent values, in standard errors."""
-    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
-
-
-def mean(values: np.ndarray) -> dict[str, float]:
-    """Mean of (replicates,) with its t interval."""
+def mean(values: Any, confidence: float = LEVEL) -> Estimate:
+    """Mean of (replicates,) with its t interval; without two values the interval is the whole line."""
     values = np.asarray(values, float)
-    error = float(values.std(ddof=1) / np.sqrt(len(values)))
-    half = t_quantile(len(values)) * error
-    centre = float(values.mean())
-    return {"value": centre, "low": centre - half, "high": centre + half}
+    centre, n = float(values.mean()), len(values)
+    if n < 2:
+        return Estimate(centre, -np.inf, np.inf)
+    half = t_quantile(n - 1, confidence) * float(values.std(ddof=1) / np.sqrt(n))
+    return Estimate(centre, centre - half, centre + half)
+
+
+def with_error(found: Any) -> dict[str, float]:
+    """The JSON form of a value with the standard error of its numerical evaluation."""
+    return {"estimate": found.value, "standard_error": found.standard_error}
 
 
 def bootstrap(
@@ -39,15 +43,23 @@ def bootstrap(
     *,
     vectorized: bool = False,
 ) -> dict[str, Any]:
-    """A statistic of (replicates, ...) with its percentile interval; it may return numbers or arrays.
+    """A statistic of (replicates, ...) with its percentile interval.
 
-    A `vectorized` statistic is of (..., replicates, settings), and is called on many resamples at once.
+    Args:
+        values: (replicates, ...); replicates are resampled whole.
+        statistic: maps (replicates, ...) to a number or an array; if `vectorized`, (resamples, replicates, ...) to
+            (resamples, ...).
+        resamples: how many.
+        vectorized: whether the statistic takes many resamples at once.
+
+    Returns:
+        `estimate`, `low` and `high`, each of the statistic's shape.
     """
     # With few replicates a resample can repeat one of them throughout: ratios of its spreads are undefined.
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = resampled(values, statistic, resamples, vectorized=vectorized)
         low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-        return {"value": statistic(np.asarray(values, float)), "low": low, "high": high}
+        return {"estimate": statistic(np.asarray(values, float)), "low": low, "high": high}
 
 
 def resampled(
@@ -57,28 +69,48 @@ def resampled(
     *,
     vectorized: bool = False,
 ) -> np.ndarray:
-    """The statistic of resampled replicates, (resamples, ...)."""
-    values, rng = np.asarray(values, float), np.random.default_rng(0)
-    chosen = rng.integers(0, len(values), (resamples, len(values)))
-    if not vectorized:
-        return np.stack([statistic(values[rows]) for rows in chosen])
-    chunks = np.array_split(chosen, -(-resamples * values.size // _CHUNK))
-    return np.concatenate([statistic(values[rows]) for rows in chunks])
+    """The statistic of resampled replicates, (resamples, ...); the arguments of `bootstrap`."""
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        raise InputError(f"an interval needs at least 2 replicates, not {len(values)}")
+
+    def of_rows(rows: np.ndarray, axis: int) -> np.ndarray:
+        """Resamples last, as SciPy has it, of row numbers (..., replicates)."""
+        if rows.ndim == 1 or vectorized:
+            drawn = np.asarray(statistic(values[rows]))
+        else:
+            drawn = np.stack([statistic(values[of_one]) for of_one in rows])
+        return np.moveaxis(drawn, 0, -1) if rows.ndim > 1 else drawn
+
+    # Row numbers, not values, are resampled, so that what a replicate holds stays together.
+    found = stats.bootstrap(
+        (np.arange(len(values)),),
+        of_rows,
+        n_resamples=resamples,
+        batch=max(1, _CHUNK // values.size),
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return np.moveaxis(found.bootstrap_distribution, -1, 0)
 
 
 def describe(values: np.ndarray) -> dict[str, Any]:
     """Mean, standard deviation and median of (replicates, settings), each a list over settings of intervals."""
-    spread = bootstrap(values, partial(np.std, axis=-2, ddof=1), vectorized=True)
+    deviation = bootstrap(values, partial(np.std, axis=-2, ddof=1), vectorized=True)
     middle = bootstrap(values, partial(np.median, axis=-2), vectorized=True)
     return {
         "mean": [mean(column) for column in values.T],
-        "std": [
-            dict(zip(spread, map(float, cell), strict=True)) for cell in zip(*spread.values(), strict=True)
-        ],
-        "median": [
-            dict(zip(middle, map(float, cell), strict=True)) for cell in zip(*middle.values(), strict=True)
-        ],
+        "std": cells(deviation),
+        "median": cells(middle),
     }
+
+
+def cells(estimates: dict[str, Any]) -> list[dict[str, float]]:
+    """Intervals of a list of numbers as a list of intervals."""
+    return [
+        dict(zip(estimates, map(float, cell), strict=True)) for cell in zip(*estimates.values(), strict=True)
+    ]
 
 
 def best(values: np.ndarray, labels: list[int], chosen: int) -> dict[str, Any]:
@@ -102,7 +134,7 @@ def best(values: np.ndarray, labels: list[int], chosen: int) -> dict[str, Any]:
     # Whole numbers: the smallest label with at least that much probability below or at it.
     low, high = np.quantile(names[winners], [tail, 1 - tail], method="inverted_cdf")
     answer: dict[str, Any] = {
-        "value": int(names[np.asarray(values).mean(0).argmin()]),
+        "estimate": int(names[np.asarray(values).mean(0).argmin()]),
         "low": int(low),
         "high": int(high),
         "probability": (np.bincount(winners, minlength=len(names)) / len(winners)).tolist(),
@@ -111,5 +143,5 @@ def best(values: np.ndarray, labels: list[int], chosen: int) -> dict[str, Any]:
     for i, name in enumerate(("regret", "relative_regret")):
         low, high = np.quantile(regrets[:, i], [tail, 1 - tail], method="inverted_cdf")
         value = regret(np.asarray(values).mean(0))[i]
-        answer[name] = {"value": value, "low": float(low), "high": float(high)}
+        answer[name] = {"estimate": value, "low": float(low), "high": float(high)}
     return answer

@@ -1,8 +1,8 @@
-"""Where do results live? Sweeps over settings, and results on disk: provenance, atomic append, resume.
+"""Sweeps over settings, and results on disk: provenance, atomic append, resume.
 
 A finished experiment is two files in `<out>/<preset>/<name>/`: `result.json` (config, seed, and every number that a
 figure or the report needs; the same bytes for the same seed) and `run.json` (how and where it was made). An unfinished
-one is `partial/blocks-<process>.bin` in that folder: checksummed records, one append a block, so that a killed run
+one is `partial/blocks-<process>.bin` in that folder: checksummed records, one append per block, so that a killed run
 loses the blocks in flight and no more.
 """
 
@@ -36,6 +36,7 @@ from experiments.harness.calibration import gigaflops
 from experiments.harness.compilation_cache import instruction_set
 from mrtsim import montecarlo
 from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate
 
 
 class InMemory:
@@ -391,7 +392,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any) -> Any:
-    """A result as JSON holds it: arrays as lists, tuples as lists, infinite and undefined numbers as null."""
+    """A result as JSON holds it: arrays and tuples as lists, infinite and undefined numbers as null."""
+    if isinstance(value, Estimate):
+        value = value.to_dict()
     if isinstance(value, dict):
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -9,13 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.harness.intervals import t_quantile
-from experiments.harness.statements import Estimate
 from mrtsim.diagnostics.exact import ExactReport
 from mrtsim.diagnostics.problem import Problem
 from mrtsim.diagnostics.reports import ErrorReport, Measured, paired_difference
 from mrtsim.diagnostics.simulate import Setting, StrategyReport, compare_strategies
 from mrtsim.distributions.gaussian_modes import GaussianModes
+from mrtsim.estimates import Estimate
 from mrtsim.losses import mdn_nll
 from mrtsim.models import MDN
 from mrtsim.montecarlo import subkeys
@@ -46,7 +45,7 @@ def compare_all(
     n_candidates: int,
     trials: int,
 ) -> list[dict[str, Any]]:
-    """`compare_strategies` on every problem, averaged; one answer a setting."""
+    """`compare_strategies` on every problem, averaged; one answer per setting."""
     reports = [
         compare_strategies(
             problem,
@@ -96,27 +95,22 @@ def average_exact(reports: Sequence[ExactReport]) -> dict[str, Any]:
     }
 
 
-def estimate(entry: Mapping[str, Any]) -> Estimate:
-    """The 95 % interval over trials, for these models."""
-    return Estimate.from_standard_error(entry["value"], entry["error"])
-
-
 def over_models(entry: Mapping[str, Any]) -> Estimate:
     """The 95 % interval for a freshly initialised model with fresh prompts: from the spread over models."""
     values = np.asarray(entry["models"])
     if len(values) < 2:
-        return Estimate(entry["value"], -np.inf, np.inf)
-    return Estimate.from_standard_error(entry["value"], float(values.std(ddof=1) / np.sqrt(len(values))))
+        return Estimate(entry["estimate"], -np.inf, np.inf)
+    return Estimate.from_standard_error(entry["estimate"], float(values.std(ddof=1) / np.sqrt(len(values))))
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> Estimate:
     """one - other over trials, of settings that chose from the same pools: the interval is of paired trials."""
     gap = paired_difference(*(_measured(entry) for entry in (one, other)))
-    return Estimate.from_standard_error(gap.value, gap.standard_error, t_quantile(len(gap.left_out)))
+    return Estimate.from_standard_error(gap.value, gap.standard_error, len(gap.left_out) - 1)
 
 
 def _measured(entry: Mapping[str, Any]) -> Measured:
-    return Measured(entry["value"], entry["error"], np.asarray(entry["left_out"]))
+    return Measured(entry["estimate"], entry["standard_error"], np.asarray(entry["left_out"]))
 
 
 def _errors(reports: Sequence[ErrorReport]) -> dict[str, Any]:
@@ -130,14 +124,14 @@ def _mean(measured: Sequence[Measured | None]) -> dict[str, Any]:
     found = [m for m in measured if m is not None]
     errors = np.array([m.standard_error for m in found])
     return _known([m.value for m in found]) | {
-        "error": float(np.sqrt(np.square(errors).sum()) / len(errors)),
+        "standard_error": float(np.sqrt(np.square(errors).sum()) / len(errors)),
         # Trials of different models are independent: leaving the same batch out of all is as good as any other.
         "left_out": np.mean([m.left_out for m in found], axis=0).tolist(),
     }
 
 
 def _known(values: Any) -> dict[str, Any]:
-    return {"value": float(np.mean(values)), "models": np.asarray(values, np.float64).tolist()}
+    return {"estimate": float(np.mean(values)), "models": np.asarray(values, np.float64).tolist()}
 
 
 def _exact(moments: Sequence[KeptMean], *, aligned: bool = False) -> dict[str, Any]:
@@ -155,8 +149,8 @@ def _exact(moments: Sequence[KeptMean], *, aligned: bool = False) -> dict[str, A
 def furthest(measured: Mapping[str, Any], exact: Mapping[str, Any]) -> float:
     """The largest distance, in standard errors, of a measured moment of loss and gradient from the exact one."""
     return max(
-        abs(measured[quantity][moment]["value"] - exact[quantity][moment]["value"])
-        / measured[quantity][moment]["error"]
+        abs(measured[quantity][moment]["estimate"] - exact[quantity][moment]["estimate"])
+        / measured[quantity][moment]["standard_error"]
         for quantity in ("loss", "gradient")
         for moment in ("bias_squared", "variance", "emse", "k_eff")
     )

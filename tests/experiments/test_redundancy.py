@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import redundancy
-from experiments.harness.statements import Outcome
+from experiments.harness.statements import Outcome, Role
 from experiments.harness.store import InMemory, to_json
 from experiments.redundancy import Config
 from figures import redundancy as figure
@@ -18,7 +18,7 @@ SMALL = Config(
     n_prompts=32,
     group_sizes=(1, 4, 16),
     similarities=(0.6, 1.0),
-    spreads=(0.4, 1.0),
+    mode_scales=(0.4, 1.0),
     replicates=2000,
     pilots=400,
     learner_prompts=32,
@@ -40,27 +40,27 @@ def test_corpora_follow_the_three_part_law(result):
         assert np.abs(setting["variance"]["z"]).max() < 4
         for quantity in ("gain", "removed"):
             q = setting[quantity]
-            assert abs(q["value"] - q["exact"]) < 4 * q["standard_error"]
+            assert abs(q["estimate"] - q["exact"]) < 4 * q["standard_error"]
 
 
 def test_the_law_without_groups_is_refuted_by_redundant_corpora(result):
     duplicates = next(
-        s for s in result["settings"] if (s["similarity"], s["spread"], s["group_size"]) == (1.0, 1.0, 16)
+        s for s in result["settings"] if (s["similarity"], s["mode_scale"], s["group_size"]) == (1.0, 1.0, 16)
     )
-    c = {name: entry["value"] for name, entry in duplicates["components"].items()}
+    c = {name: entry["estimate"] for name, entry in duplicates["components"].items()}
     independent = estimator_variance(
         VarianceComponents(c["group"] + c["prompt"], c["response"]), 32, (1, 2, 8)
     )
     v = duplicates["variance"]
-    assert np.min((np.array(v["value"]) - independent) / v["standard_error"]) > 10
+    assert np.min((np.array(v["estimate"]) - independent) / v["standard_error"]) > 10
 
 
 def test_the_dial_moves_only_the_split(result):
-    rows = [s for s in result["settings"] if s["spread"] == 1.0]
-    totals = [s["components"]["group"]["value"] + s["components"]["prompt"]["value"] for s in rows]
+    rows = [s for s in result["settings"] if s["mode_scale"] == 1.0]
+    totals = [s["components"]["group"]["estimate"] + s["components"]["prompt"]["estimate"] for s in rows]
     assert np.ptp(totals) < 0.05 * np.mean(totals)
     shares = {
-        s["similarity"]: s["components"]["group"]["value"] / t for s, t in zip(rows, totals, strict=True)
+        s["similarity"]: s["components"]["group"]["estimate"] / t for s, t in zip(rows, totals, strict=True)
     }
     assert 0 < shares[0.6] < shares[1.0] == 1.0
 
@@ -73,16 +73,17 @@ def test_equal_cost_boundary_is_two_responses_beating_one(result):
 def test_every_statement_of_the_claim_holds(result):
     found = redundancy.predictions(result)
     assert {p.claim for p in found} == {5}
-    assert all(p.outcome is Outcome.HOLDS for p in found if p.primary)
-    settled = next(p for p in found if "other side" in p.statement)
-    assert not settled.note.startswith("0 of")
+    by_id = {p.id: p for p in found}
+    assert all(p.outcome is Outcome.HOLDS for p in found if p.role is Role.PRIMARY and "trained" not in p.id)
+    assert not by_id["redundancy.two-beats-one"].note.startswith("0 of")
+    assert by_id["redundancy.law"].outcome is not Outcome.FAILS
 
 
 def test_pilots_tell_the_gain_and_the_group_component(result):
     for pilot in result["pilots"]:
         for quantity in ("gain", "group"):
             c = pilot["coverage"][quantity]
-            assert c["value"] > 0.95 - 4 * c["standard_error"]
+            assert c["estimate"] > 0.95 - 4 * c["standard_error"]
         gain = pilot["first"]["gain"]
         assert 0 <= gain["low"] < gain["estimate"] < gain["high"] <= 1
 
@@ -90,9 +91,8 @@ def test_pilots_tell_the_gain_and_the_group_component(result):
 def test_a_trained_network_gains_from_responses(result):
     unique = result["learner"]["rows"][0]["last"]
     assert unique["one"] > unique["many"] > 0
-    trained = [p for p in redundancy.predictions(result) if "trained network" in p.statement]
-    assert len(trained) == 2
-    assert not any(p.primary for p in trained)
+    trained = [p for p in redundancy.predictions(result) if "trained-gain" in p.id]
+    assert [p.role for p in trained] == [Role.PRIMARY, Role.PRIMARY]
 
 
 @pytest.mark.stress
@@ -101,7 +101,7 @@ def test_a_trained_network_gains_less_from_duplicates():
     unique, duplicates = redundancy._train(config, jax.random.key(1), InMemory())["rows"]
     for recipe in ("last", "best"):
         error = np.hypot(unique[recipe]["standard_error"], duplicates[recipe]["standard_error"])
-        assert unique[recipe]["value"] - duplicates[recipe]["value"] > 2 * error
+        assert unique[recipe]["estimate"] - duplicates[recipe]["estimate"] > 2 * error
 
 
 def test_share_removed_has_the_error_of_paired_runs():
@@ -109,7 +109,7 @@ def test_share_removed_has_the_error_of_paired_runs():
     one = rng.gamma(20.0, 0.1, (400, 60))
     many = 0.4 * one * rng.gamma(50.0, 0.02, one.shape)
     shares = [redundancy._share_removed(a, b) for a, b in zip(one, many, strict=True)]
-    z = [(s["value"] - 0.6) / s["standard_error"] for s in shares]
+    z = [(s["estimate"] - 0.6) / s["standard_error"] for s in shares]
     assert abs(np.mean(z)) < 4 * 1.1 / 20
     assert 0.85 < np.std(z) < 1.15
 
@@ -125,7 +125,7 @@ def test_an_unbounded_ratio_is_a_gain_of_one():
         ({"group_sizes": (1, 3)}, "multiple"),
         ({"responses": (1, 4)}, "start with 1, 2"),
         ({"similarities": (0.5,)}, "contain 1"),
-        ({"spreads": (0.5,)}, "contain 1"),
+        ({"mode_scales": (0.5,)}, "contain 1"),
     ],
 )
 def test_bad_settings_are_named(change, message):

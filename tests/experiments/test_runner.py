@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import pkgutil
 import random
 import signal
 import socket
@@ -17,7 +16,7 @@ from pathlib import Path
 import jax
 import pytest
 
-import figures
+import experiments
 from experiments.__main__ import PRESETS, find, main
 from experiments.harness import store
 from mrtsim import montecarlo
@@ -297,7 +296,7 @@ class TestCommandLine:
         [
             (["run", "varience"], "no experiment is called 'varience'; did you mean variance?"),
             (["run", "zzz"], "no experiment is called 'zzz'; there are: "),
-            (["run", "reported", "--replicates", "3"], "experiment reported has no replicates"),
+            (["run", "real_pool", "--replicates", "3"], "experiment real_pool has no replicates"),
             (["report", "--out", "no-such-folder"], "holds no results: first run"),
         ],
     )
@@ -326,6 +325,60 @@ class TestCommandLine:
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
 
+    def test_an_experiment_that_lacks_something_is_one_error(self, tmp_path, monkeypatch, capsys):
+        (tmp_path / "lacking.py").write_text(
+            "class Config: pass\nPRESETS = {}\nrun = None\npredictions = None\n"
+        )
+        monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(tmp_path)])
+        for arguments in (["list"], ["run", "lacking"], ["run", "all"]):
+            assert main(arguments) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert "experiments/lacking.py lacks CLAIMS" in line
+        sys.modules.pop("experiments.lacking", None)
+
+    def test_a_statement_on_an_unknown_claim_is_an_error_of_the_runner_too(
+        self, tmp_path, monkeypatch, capsys
+    ):
+        text = (EXTRA / "toy.py").read_text().replace("CLAIMS = (2,)", "CLAIMS = (2, 12)")
+        text = text.replace(
+            "return []", 'return [Prediction("odd.a", 12, "q", number(1), below(2), Role.PRIMARY)]'
+        )
+        head = "from experiments.harness.statements import Prediction, Role, below, number\n"
+        (tmp_path / "odd.py").write_text(text.replace("import jax\n", f"import jax\n{head}", 1))
+        monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(tmp_path)])
+        assert main(["run", "odd", "--preset", "quick", "--no-cache", "--out", str(tmp_path / "out")]) == 2
+        assert (
+            "'odd.a' is about claim 12, but claims.toml has 1, 2" in capsys.readouterr().err.splitlines()[-1]
+        )
+        sys.modules.pop("experiments.odd", None)
+
+    def test_a_run_names_the_next_command(self, toy, tmp_path):
+        message = finish(toy(tmp_path, "--preset", "quick"))
+        assert (
+            message.splitlines()[-1] == f"next: python -m experiments report --preset quick --out {tmp_path}"
+        )
+
+    @pytest.mark.parametrize(("process", "last"), [("5", "1"), ("-1", "1")])
+    def test_a_bad_process_id_is_named(self, capsys, process, last):
+        cluster = ["--distributed", "--coordinator", "127.0.0.1:9", "--num-processes", "2"]
+        assert main(["run", "reported", *cluster, "--process-id", process]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"--process-id {process}: with --num-processes 2 it must be from 0 to {last}" in line
+
+    @pytest.mark.parametrize(
+        ("process", "whom"), [("1", "process 0 at the coordinator"), ("0", "processes 1 to 1 to join")]
+    )
+    def test_where_nobody_answers_the_wait_is_announced_and_ends(self, toy, tmp_path, process, whom):
+        with socket.socket() as s:
+            s.bind(("localhost", 0))
+            port = s.getsockname()[1]
+        cluster = ("--coordinator", f"localhost:{port}", "--num-processes", "2", "--process-id", process)
+        message = finish(toy(tmp_path, "--distributed", *cluster, "--wait", "2"), code=2)
+        first, last = [line for line in message.splitlines() if line.startswith("experiments run")]
+        assert f"waiting for {whom}" in first
+        assert "at most 2 s (--wait)" in first
+        assert f"gave up after 2 s waiting for {whom}" in last
+
     def test_distributed_outside_a_cluster_says_what_to_give(self, toy, tmp_path):
         message = finish(toy(tmp_path, "--distributed"), code=2)
         assert "give --coordinator HOST:PORT, --num-processes and --process-id" in message
@@ -333,14 +386,6 @@ class TestCommandLine:
 
 @pytest.mark.parametrize("name", sorted(find()))
 class TestEveryExperiment:
-    def test_keeps_the_contract(self, name):
-        module = find()[name]
-        assert tuple(module.PRESETS) == PRESETS
-        assert module.PRESETS["paper"] == module.Config()
-        assert module.Config.__dataclass_params__.frozen
-        assert set(module.CLAIMS) <= set(range(1, 12))
-        assert module.__doc__
-
     @pytest.mark.stress
     def test_two_processes_of_two_devices_write_the_same_bytes(self, name, cache, tmp_path):
         with socket.socket() as s:
@@ -366,13 +411,6 @@ class TestEveryExperiment:
             finish(process)
         one, two = ((tmp_path / run / "quick" / name / "result.json").read_bytes() for run in ("one", "two"))
         assert one == two
-
-
-def test_every_figure_belongs_to_an_experiment():
-    names = {info.name for info in pkgutil.iter_modules(figures.__path__)} - {"style"}
-    assert names <= set(find())
-    for name in names:
-        assert callable(importlib.import_module(f"figures.{name}").draw)
 
 
 def test_importing_the_package_changes_no_setting_of_jax():

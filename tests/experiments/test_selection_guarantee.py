@@ -39,10 +39,10 @@ def test_ratio_of_means_and_its_jackknife():
     ratio = selection_guarantee._ratio(np.array([2.0, 4.0, 9.0]), np.array([1.0, 2.0, 3.0]))
     without = np.array([13 / 5, 11 / 4, 6 / 3])
     error = np.sqrt(2 / 3 * np.square(without - without.mean()).sum())
-    assert ratio["value"] == 2.5
-    assert ratio["high"] - 2.5 == pytest.approx(4.302652729911275 * error)
+    assert ratio.value == 2.5
+    assert ratio.high - 2.5 == pytest.approx(4.302652729911275 * error)
     same = selection_guarantee._ratio(np.array([1.0, 2.0]), np.array([2.0, 4.0]))
-    assert same == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert (same.value, same.low, same.high) == (0.5, 0.5, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -59,26 +59,26 @@ def result():
         trials=40,
     )
     raw = selection_guarantee.run(config, jax.random.key(0), store.InMemory())
-    return json.loads(json.dumps(raw))
+    return json.loads(json.dumps(store.to_json(raw)))
 
 
 def outcomes(result):
-    return {p.statement: p.outcome for p in selection_guarantee.predictions(result)}
+    return {p.id: p.outcome for p in selection_guarantee.predictions(result)}
 
 
 def test_a_small_run_keeps_the_guarantee_and_the_exact_rows(result):
     for row in result["guarantee"]:
         assert row["below_bound"] == 0
-        assert row["bound"] <= row["worst"] <= row["shares"]["greedy"]["value"] <= 1 + 1e-12
-        assert all(share["value"] <= 1 + 1e-12 for share in row["shares"].values())
+        assert row["bound"] <= row["worst"] <= row["shares"]["greedy"]["estimate"] <= 1 + 1e-12
+        assert all(share["estimate"] <= 1 + 1e-12 for share in row["shares"].values())
     rows = {(row["strategy"], row["alpha"]): row for row in result["trade"]}
     random, best = rows["rkon", None], rows["bkon", None]
     for quantity in ("loss", "gradient"):
-        assert random[quantity]["bias_squared"]["value"] == pytest.approx(0, abs=1e-12)
-        assert random[quantity]["emse_over_rkon"]["value"] == 1.0
-        parts = [best[quantity][part]["value"] for part in ("bias_squared", "variance", "emse")]
+        assert random[quantity]["bias_squared"]["estimate"] == pytest.approx(0, abs=1e-12)
+        assert random[quantity]["emse_over_rkon"]["estimate"] == 1.0
+        parts = [best[quantity][part]["estimate"] for part in ("bias_squared", "variance", "emse")]
         assert parts[0] + parts[1] == pytest.approx(parts[2])
-    assert rows["dbkon", 0.0]["loss"]["variance"]["value"] < random["loss"]["variance"]["value"]
+    assert rows["dbkon", 0.0]["loss"]["variance"]["estimate"] < random["loss"]["variance"]["estimate"]
     assert picture.draw(result).get_axes()
 
 
@@ -87,11 +87,13 @@ def test_predictions_follow_the_numbers(result):
     for row in changed["guarantee"]:
         row["pools"] = 10_000
     for row in changed["trade"]:
-        row["loss"]["emse_over_rkon"] = {"value": 2.0, "low": 1.5, "high": 2.5}
+        row["loss"]["emse_over_rkon"] = {"estimate": 2.0, "low": 1.5, "high": 2.5}
     found = outcomes(changed)
-    share = next(statement for statement in found if "random pools" in statement)
+    share = "selection_guarantee.below-bound"
     assert found[share] == Outcome.HOLDS
-    assert {o for s, o in found.items() if s.startswith("EMSE of the loss")} == {Outcome.FAILS}
+    assert {found[f"selection_guarantee.emse.{s}.loss"] for s in ("dkon", "dbkon", "filtered-max-min")} == {
+        Outcome.FAILS
+    }
     changed["guarantee"][0]["below_bound"] = 5_000
     assert outcomes(changed)[share] == Outcome.FAILS
 

@@ -186,18 +186,18 @@ def test_result(result):
     for name, found in result["strategies"].items():
         for recipe in tokens.RECIPES:
             for i in range(4):
-                cell = {part: found[recipe][part][i]["value"] for part in tokens.PARTS}
+                cell = {part: found[recipe][part][i]["estimate"] for part in tokens.PARTS}
                 # 4 prompt tokens, the separator, and 6 of the response make the 11 next tokens.
                 assert 4 * cell["prompt"] + 6 * cell["response"] < 11 * cell["all"]
                 assert cell["mode"] + 4 * cell["content"] < 6 * cell["response"]
                 assert cell["all"] > result["floors"]["entropy"]["all"]
-                assert sum(m["value"] for m in found[recipe]["modes"][i]) < 1
+                assert sum(m["estimate"] for m in found[recipe]["modes"][i]) < 1
             assert len(found[recipe]["sampled"]) == 4
         assert found["diverged"] == [0, 0, 0, 0], name
     last = {name: found["last"]["all"] for name, found in result["strategies"].items()}
     assert last["mode-seeking"][0] == last["bkon"][0]  # with K = 1 both keep the best reward
-    difference = last["bkon"][3]["value"] - last["rkon"][3]["value"]
-    assert result["excess"]["bkon"]["last"][3]["value"] == pytest.approx(difference)
+    difference = last["bkon"][3]["estimate"] - last["rkon"][3]["estimate"]
+    assert result["excess"]["bkon"]["last"][3]["estimate"] == pytest.approx(difference)
     assert set(result["readings"]) == {
         "mean over all next tokens",
         "mean over the response",
@@ -217,12 +217,12 @@ def test_sampled_test_sets_agree_with_the_expectation():
 def test_predictions_are_computed_from_the_result(result):
     found = tokens.predictions(result)
     assert {p.claim for p in found} == set(tokens.CLAIMS)
-    bkon = [p for p in found if p.primary and p.claim == 7 and "exceeds" in p.statement]
+    bkon = [p for p in found if p.id.startswith("tokens.bkon-over-rkon.last")]
     assert [p.reported for p in bkon] == pytest.approx([0.26, 0.47, 0.52, 0.36])
-    worse, better = ({"value": s, "low": s - 0.1, "high": s + 0.1} for s in (1.0, -1.0))
+    worse, better = ({"estimate": s, "low": s - 0.1, "high": s + 0.1} for s in (1.0, -1.0))
     for cell, outcome in ((worse, Outcome.HOLDS), (better, Outcome.FAILS)):
         changed = {**result, "excess": {**result["excess"], "bkon": {r: [cell] * 4 for r in tokens.RECIPES}}}
-        judged = [p.outcome for p in tokens.predictions(changed) if "BKoN's NLL" in p.statement]
+        judged = [p.outcome for p in tokens.predictions(changed) if "bkon-over-rkon" in p.id]
         assert judged == [outcome] * 8
 
 

@@ -11,9 +11,10 @@ import pytest
 
 import mrtsim
 from experiments import variance
-from experiments.harness.statements import Outcome
+from experiments.harness.statements import Outcome, Role
 from experiments.harness.store import InMemory, to_json
-from experiments.variance import Config, mean_losses, reference_network, sampling_covariance
+from experiments.shared.reference_network import mean_losses, reference_network
+from experiments.variance import Config, sampling_covariance
 from figures import style
 from figures import variance as figure
 from mrtsim.distributions.categorical import Categorical
@@ -98,8 +99,8 @@ def test_simulation_follows_the_law(result):
         assert np.abs(network["test"]["z"]).max() < 4
         assert network["test"]["p_value"] > 0.001
         assert np.abs(network["mean"]["z"]).max() < 4
-        assert network["fit"]["v_response"]["value"] == pytest.approx(
-            network["exact"]["v_response"]["value"], abs=4 * network["fit"]["v_response"]["standard_error"]
+        assert network["fit"]["v_response"]["estimate"] == pytest.approx(
+            network["exact"]["v_response"]["estimate"], abs=4 * network["fit"]["v_response"]["standard_error"]
         )
         # the replicates' own errors and correlations are those of theory
         np.testing.assert_allclose(network["standard_error"], network["exact"]["standard_error"], rtol=0.25)
@@ -109,7 +110,8 @@ def test_simulation_follows_the_law(result):
 def test_every_claim_is_a_prediction_and_holds(result):
     found = variance.predictions(result)
     assert {p.claim for p in found} == {2, 3}
-    assert all(p.outcome is Outcome.HOLDS for p in found if p.primary)
+    # 1,000 replicates may leave an equality open; none may be refuted.
+    assert not any(p.outcome is Outcome.FAILS for p in found if p.role is not Role.CONTEXT)
 
 
 def test_published_variances_are_high_at_large_k(result):
@@ -119,9 +121,8 @@ def test_published_variances_are_high_at_large_k(result):
     assert 2 < z[16] < 3 < z[32] < 4
     # whatever the K shared, the six together are unlikely under their network's law
     assert 1e-4 < min(published["p_values"].values()) <= max(published["p_values"].values()) < 0.01
-    judged = [p for p in variance.predictions(result) if "published" in p.statement]
-    assert [p.outcome for p in judged] == [Outcome.FAILS]
-    assert not judged[0].primary
+    judged = next(p for p in variance.predictions(result) if p.id == "variance.law.published")
+    assert (judged.outcome, judged.role) == (Outcome.FAILS, Role.CONTEXT)
 
 
 @pytest.mark.stress

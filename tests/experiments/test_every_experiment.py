@@ -1,0 +1,55 @@
+"""Every experiment at its quick preset keeps the contract, runs, is judged and drawn; a new one is found by itself."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+from experiments.__main__ import PRESETS, find
+from experiments.harness import report
+from experiments.harness.statements import check, known_claims
+from experiments.harness.store import InMemory, to_json
+from figures import style
+
+EXPERIMENTS = find()
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_keeps_the_contract(name):
+    module = EXPERIMENTS[name]
+    assert tuple(module.PRESETS) == PRESETS
+    assert module.PRESETS["paper"] == module.Config()
+    assert module.Config.__dataclass_params__.frozen
+    assert set(module.CLAIMS) <= set(known_claims())
+    assert re.match(r"[A-Z][^\n]*[.?]", module.__doc__)
+    assert report.has_figure(name)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_runs_is_judged_and_is_drawn(name, tmp_path):
+    module = EXPERIMENTS[name]
+    result = to_json(module.run(module.PRESETS["quick"], jax.random.key(0), InMemory()))
+    stored = json.loads(json.dumps(result, allow_nan=False))
+    found = module.predictions(stored)
+    check(name, module.CLAIMS, found)
+    for p in found:
+        # JSON's null is NaN: an end that is not known is no contradiction
+        assert not p.ours.low > p.ours.value
+        assert not p.ours.high < p.ours.value
+        assert len(p.quantity) <= 110
+        assert not p.quantity.endswith(".")
+    style.save(importlib.import_module(f"figures.{name}").draw(stored), tmp_path / "figure")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_every_figure_belongs_to_an_experiment_and_every_claim_to_experiments():
+    drawn = {path.stem for path in Path(style.__file__).parent.glob("*.py")} - {"__init__", "style"}
+    assert drawn == set(EXPERIMENTS)
+    for number, claim in known_claims().items():
+        for name in claim["experiments"]:
+            assert number in EXPERIMENTS[name].CLAIMS, (number, name)
