@@ -1,15 +1,20 @@
 """The calculator page in a real browser: its plans are the library's, and people can use it."""
 
+import json
 import math
 import re
+import shlex
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mrtsim.cli import main
 from mrtsim.errors import InputError
 from mrtsim.plan.allocate import Cost, allocate
+from mrtsim.plan.power import allocate_for_power
+from mrtsim.plan.rollouts import GradientComponents, best_group, dead_share
 from mrtsim.variance import VarianceComponents
 
 PAGE = (Path(__file__).parents[2] / "docs" / "calculator.html").as_uri()
@@ -182,6 +187,64 @@ def test_other_ways_to_say_the_same(page):
     assert "US dollars" in answer(page)
 
 
+def test_the_command_it_shows_gives_the_same_plan(page, capsys):
+    page.get_by_label("token prices").check()
+    page.get_by_text("Limits and given numbers").click()
+    fill(page, budget="20", max_responses="3", population="90000")
+    said = answer(page)
+    program, *arguments = shlex.split(page.locator("#command").inner_text())
+    assert program == "mrtsim"
+    assert main([*arguments, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert said.startswith(f"{plan['n_prompts']} prompts with {plan['responses_per_prompt']} responses each")
+
+
+def test_plans_that_detect_a_difference_are_those_of_the_library(page):
+    rng = np.random.default_rng(3)
+    cases, plans = [], []
+    while len(cases) < 40:
+        a, b, p, r = (float(f"{x:.3g}") for x in 10 ** rng.uniform((-2, -2, -1, -1), (1, 1, 1, 1)))
+        a, b, p = (x * bool(rng.random() < 0.9) for x in (a, b, p))
+        options = {"power": float(rng.choice([0.8, 0.9])), "confidence": float(rng.choice([0.9, 0.95]))}
+        detect = float(f"{math.sqrt(a + b + 0.01) * rng.uniform(0.1, 2):.3g}")
+        if rng.random() < 0.4:
+            options["correlation"] = round(float(rng.uniform(-1, 1)), 2)
+        for name, chance in (("max_prompts", 0.2), (COUNTS[rng.integers(4, 6)], 0.3)):
+            if rng.random() < chance:
+                options[name] = int(10 ** rng.uniform(0.3, 2))
+        numbers = {"v_prompt": a, "v_response": b, "c_prompt": p, "c_response": r, "detect": detect}
+        try:
+            plan = allocate_for_power(VarianceComponents(a, b), Cost(p, r), detect, **options)
+        except InputError:
+            plan = None
+        cases.append({name: repr(value) for name, value in (numbers | options).items()})
+        plans.append(plan)
+    answers = page.evaluate(
+        """cases => cases.map((typed) => {
+          try {
+            const plan = detectPlan(typed);
+            const counts = [plan.n_prompts, plan.responses_per_prompt, ...plan.k_range_5pct, ...plan.k_range_10pct];
+            return [counts.map(Number), plan.bound_by, [plan.cost, plan.variance, plan.detectable]];
+          } catch (error) { if (!(error instanceof InputError)) throw error; return null; }
+        })""",
+        cases,
+    )
+    for case, plan, found in zip(cases, plans, answers, strict=True):
+        assert (found is None) == (plan is None), case
+        if plan is not None:
+            counts, names, numbers = found
+            ranges = [*plan.k_range_5pct, *plan.k_range_10pct]
+            assert counts == [plan.n_prompts, plan.responses_per_prompt, *ranges], case
+            assert tuple(names) == plan.bound_by, case
+            assert numbers == pytest.approx([plan.cost, plan.variance, plan.detectable], rel=1e-9), case
+    assert sum(plan is not None for plan in plans) > 25
+    page.get_by_label("a difference to detect").check()
+    fill(page, detect="0.3")
+    assert answer(page).startswith("42 prompts with 5 responses each: cost 378")
+    page.get_by_label("between two models like this one").check()
+    assert answer(page).startswith("65 prompts with 5 responses each of each model")
+
+
 # -- people -----------------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +297,13 @@ def test_the_address_holds_the_case(page, new_page):
     assert page.locator("img").count() == 0
 
 
-STATES = ("", "#max_responses=x", "#v_prompt=1e-9&budget=1e15", "#goal=error&variance=scores&costs=tokens")
+STATES = (
+    "",
+    "#goal=detect&two_models=yes",
+    "#max_responses=x",
+    "#v_prompt=1e-9&budget=1e15",
+    "#goal=error&variance=scores&costs=tokens",
+)
 
 
 @pytest.mark.parametrize("width", [360, 1280])
@@ -372,13 +441,7 @@ def test_dead_groups(page):
     assert page.evaluate(shares, [{"rates": "mean", "mean": "0.3", "icc": "1"}, [2, 64]]) == [1, 1]
 
 
-def gradient_variance(mean, icc, signal, coherence, size, prompts):
-    v = mean * (1 - mean) * (1 - icc)
-    parts = (1 - coherence) * signal * v + v * (1 + signal) / (size - 1) + signal * (1 - 6 * v) / size
-    return parts / prompts
-
-
-def test_best_group(page):
+def test_best_group_is_that_of_the_library(page):
     page.get_by_role("tab", name="RL group size").click()
     page.get_by_label("Beta(alpha, beta)").check()
     page.get_by_label("find the best G").check()
@@ -388,32 +451,26 @@ def test_best_group(page):
     rng = np.random.default_rng(2)
     cases = []
     for _ in range(200):
-        mean, icc, coherence = (round(float(x), 2) for x in rng.random(3))
-        coherence = 1.0 if rng.random() < 0.1 else coherence
-        icc = min(icc, 0.99)
-        mean = min(max(mean, 0.01), 0.99)
-        signal = round(float(rng.random() ** 3), 3)
+        mean, icc, coherence = (round(float(x), 2) for x in rng.uniform(0.01, 0.99, 3))
+        signal = round(float(rng.random() ** 3), 3) or 0.001
         p, r = (int(x) for x in (rng.integers(0, 9), rng.integers(1, 4)))
         cases.append([mean, icc, signal, coherence, p, r, int(rng.integers(p + 2 * r, 3000))])
     found = page.evaluate(
         """cases => cases.map((numbers) => {
           const [mean, icc, signal, coherence, p, r, budget] = numbers.map((x) => exact(String(x), "budget"));
           const best = bestGroup(gradientParts({ mean, icc }, signal, coherence), { p, r, budget });
-          return [Number(best.size), Number(best.prompts), best.variance];
+          return [Number(best.size), Number(best.prompts), best.variance, deadShare({ mean, icc }, Number(best.size))];
         })""",
         cases,
     )
-    for (mean, icc, signal, coherence, p, r, budget), (size, prompts, variance) in zip(
-        cases, found, strict=True
-    ):
-        assert prompts == budget // (p + size * r)
-        assert variance == pytest.approx(
-            gradient_variance(mean, icc, signal, coherence, size, prompts), rel=1e-9
-        )
-        sizes = np.arange(2, (budget - p) // r + 1)
-        every = gradient_variance(mean, icc, signal, coherence, sizes, budget // (p + sizes * r))
-        assert variance <= every.min() * (1 + 1e-9)
-        assert math.isfinite(variance)
+    for case, (size, prompts, variance, dead) in zip(cases, found, strict=True):
+        mean, icc, signal, coherence, p, r, budget = case
+        components = GradientComponents.of(mean * (1 - mean) * (1 - icc), signal, coherence)
+        plan = best_group(components, Cost(p, r), budget=budget)
+        assert (size, prompts) == (plan.group_size, plan.n_prompts), case
+        assert variance == pytest.approx(plan.variance, rel=1e-9)
+        total = (1 - icc) / icc  # alpha + beta
+        assert dead == pytest.approx(dead_share(mean * total, (1 - mean) * total, size), rel=1e-9)
 
 
 def test_bad_groups_get_messages(page):
@@ -423,6 +480,8 @@ def test_bad_groups_get_messages(page):
         ("best=yes&rl_budget=1", "rl_budget"),
         ("best=yes&icc=1", "icc"),
         ("best=yes&signal=1.5", "signal"),
+        ("best=yes&signal=0", "signal"),
+        ("best=yes&coherence=1", "coherence"),
         ("best=yes&rl_response=0", "rl_response"),
     ):
         page.goto(f"{PAGE}#tab=group&{state}")
