@@ -16,6 +16,8 @@ from .distributions.exact_components import decompose as decompose
 from .distributions.gaussian_modes import GaussianModes as GaussianModes
 from .errors import InputError as InputError
 from .estimates import Estimate as Estimate
+from .pilot.compare import Comparison as Comparison
+from .pilot.compare import compare_models as compare_models
 from .pilot.crossed import CrossedEstimate as CrossedEstimate
 from .pilot.estimate import PilotEstimate as PilotEstimate
 from .pilot.estimate import estimate_components as estimate_components

@@ -155,6 +155,12 @@ def limits_of(squares: MeanSquares, confidence: float, redundancy: float, *, inf
     )
 
 
+@np.errstate(divide="ignore", invalid="ignore", over="ignore")
+def mean_square_limits(x: MeanSquare, confidence: float) -> Pair:
+    """Limits of one mean square, as `limits_of` has them."""
+    return _Bounds.of(x, np.log(x.without), confidence, inflate=True).limits
+
+
 @dataclass(frozen=True)
 class _Bounds:
     """Limits of one positive statistic X on the log scale, with what sums of several need."""

@@ -127,13 +127,18 @@ class Weighted:
 
 
 @np.errstate(divide="ignore", invalid="ignore", over="ignore")
-def weighted_mean_squares(sums: PromptSums) -> MeanSquares:
-    """The mean squares of a pilot, or of many pilots of one design at once."""
-    return _of_prompts(sums) if sums.starts is None else _of_groups(sums)
+def weighted_mean_squares(sums: PromptSums, response: MeanSquare | None = None) -> MeanSquares:
+    """The mean squares of a pilot, or of many pilots of one design at once.
+
+    `response` is the mean square M between responses where it is not that of `sums`: a prompt's mean then has the
+    variance M / counts given the prompt.
+    """
+    response = response_mean_square(sums) if response is None else response
+    return _of_prompts(sums, response) if sums.starts is None else _of_groups(sums, response)
 
 
-def _of_prompts(sums: PromptSums) -> MeanSquares:
-    n, response = sums.counts, _response(sums)
+def _of_prompts(sums: PromptSums, response: MeanSquare) -> MeanSquares:
+    n = sums.counts
     m = response.value[..., None]
     by = Weighted(np.ones(n.size))
     if np.ptp(n) > 0:
@@ -167,26 +172,27 @@ def _of_prompts(sums: PromptSums) -> MeanSquares:
     )
 
 
-def _response(sums: PromptSums) -> MeanSquare:
-    """M, the mean square between the responses to a prompt."""
-    own, degrees = sums.per_cluster(sums.within), sums.per_cluster(sums.counts - 1)
-    value = _sum(own) / degrees.sum()
-    several = degrees > 0
-    spread = (own[..., several] - degrees[several] * value) / np.sqrt(degrees[several])
-    clusters = np.asarray(_effective(degrees))
+def response_mean_square(*samples: PromptSums) -> MeanSquare:
+    """M, the mean square between the responses to a prompt; of two models on the same prompts the sum of both."""
+    parts = [(s.per_cluster(s.within), s.per_cluster(s.counts - 1)) for s in samples]
+    values = [_sum(own) / degrees.sum() for own, degrees in parts]
+    both = np.sum([degrees for _, degrees in parts], axis=0)
+    several = both > 0
+    spread = np.sum([own - d * value for (own, d), value in zip(parts, values, strict=True)], axis=0)
+    clusters = np.asarray(_effective(both))
     return MeanSquare(
-        value=value[..., 0],
-        without=(_sum(own) - own) / (degrees.sum() - degrees),
+        value=np.sum(values, axis=0)[..., 0],
+        without=np.sum([(_sum(own) - own) / (d.sum() - d) for own, d in parts], axis=0),
         clusters=clusters,
         effective=clusters,
-        kurtosis=shape(spread, centre=True)[1],
+        kurtosis=shape(spread[..., several] / np.sqrt(both[several]), centre=True)[1],
         contributions=int(several.sum()),
-        normal_kurtosis=3 + 12 * float((1 / degrees[several]).mean()) / sums.pooled,
+        normal_kurtosis=3 + 12 * float((1 / both[several]).mean()),
     )
 
 
-def _of_groups(sums: PromptSums) -> MeanSquares:
-    n, r, response = sums.counts, sums.group_sizes, _response(sums)
+def _of_groups(sums: PromptSums, response: MeanSquare) -> MeanSquares:
+    n, r = sums.counts, sums.group_sizes
     m = response.value[..., None]
     u, theta_group, by = np.ones(n.size), np.zeros(1), None
     for last in (False, False, True):

@@ -38,8 +38,6 @@ class PromptSums:
         starts: index of each group's first prompt, (groups,); None without groups.
         labels: each prompt's name, (prompts,); None where prompts have none, and then nothing can be merged.
         group_labels: each group's name, (groups,); None without groups or names.
-        pooled: how many independent sums of K_i - 1 degrees of freedom each `within` adds up: 2 for the differences
-            of two models with equal K_i, else 1.
     """
 
     counts: Floats
@@ -48,7 +46,6 @@ class PromptSums:
     starts: Ints | None = None
     labels: pa.Array | None = None
     group_labels: pa.Array | None = None
-    pooled: int = 1
 
     @classmethod
     def of(
@@ -113,7 +110,7 @@ class PromptSums:
         share = other.counts / counts[theirs]
         means[theirs] += share * shift
         within[theirs] += other.within + before * share * shift**2
-        both = PromptSums(counts, means, within, labels=labels, pooled=self.pooled)
+        both = PromptSums(counts, means, within, labels=labels)
         if self.group_labels is None or other.group_labels is None:
             return both
         group_labels, group_place = _union(self.group_labels, other.group_labels, "groups")
@@ -183,7 +180,7 @@ def _rows(
     return loss.ravel(), np.repeat(np.arange(n_prompts), per_prompt), None, group
 
 
-def finite_losses(losses: Any) -> Floats:
+def finite_losses(losses: Any, name: str = "losses") -> Floats:
     """Losses as an array of any shape, checked to be finite numbers that can be squared.
 
     Raises:
@@ -192,13 +189,13 @@ def finite_losses(losses: Any) -> Floats:
     try:
         loss = np.asarray(losses, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"losses must be numbers, one per response: {error}") from None
+        raise InputError(f"{name} must be numbers, one per response: {error}") from None
     if loss.size == 0:
         raise InputError("the pilot is empty: give the losses of two or more prompts")
     bad = np.flatnonzero(~np.isfinite(loss))
     if bad.size:
         place = ", ".join(str(i) for i in np.unravel_index(bad[0], loss.shape))
-        raise InputError(f"losses[{place}] is {loss.flat[bad[0]]}: every loss must be a finite number")
+        raise InputError(f"{name}[{place}] is {loss.flat[bad[0]]}: every loss must be a finite number")
     largest = float(np.abs(loss).max())
     if largest > LARGEST:
         raise InputError(f"a loss of {largest:.3g} is too large to square: divide all losses by a constant")

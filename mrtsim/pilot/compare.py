@@ -1,0 +1,388 @@
+"""Two models on the same prompts: their difference with its interval, its components, and what the design can show.
+
+With D(x) = mu_A(x) - mu_B(x), V_D = Var D and W_m = E s_m^2 the difference of the mean losses over N prompts has the
+variance (V_D + W_A/K_A + W_B/K_B) / N where responses are independent given the prompt. Where they come in pairs
+(shared seeds), the pairs' differences are analysed as one sample: (V_D + W/K) / N with W = E Var(l_A - l_B | x).
+Sources: Miller (2024, arXiv:2411.00640); Cochran (1977), *Sampling Techniques*, sections 10.3 and 10.6.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate
+from mrtsim.pilot.common_prompts import CommonPrompts, check_population, common_prompts, rounding
+from mrtsim.pilot.estimate import anova_components, component_estimate
+from mrtsim.pilot.intervals import limits_of, mean_square_limits
+from mrtsim.pilot.mean_squares import (
+    LEAST_RATIO,
+    MeanSquare,
+    MeanSquares,
+    Weighted,
+    response_mean_square,
+    weighted_mean_squares,
+)
+from mrtsim.pilot.sums import PromptSums
+from mrtsim.pilot.warnings import FEW, HEAVY, SMALL, at_risk
+from mrtsim.plan.power import Detectable, Rule
+from mrtsim.variance import DifferenceComponents
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of two models on the same prompts.
+
+    Attributes:
+        difference: mean of model A less that of model B, with its t interval; limits and standard error are NaN where
+            they are not known, the limits also where no difference was seen at all (a standard error of 0).
+        components: V_D, W_A, W_B (with pairs also W), raw estimates; NaN what is not known.
+        prompt: V_D with its interval, or V_{D|g} where the prompts come in groups; None where it is not known.
+        group: V_g of the difference; None without groups.
+        response_a: W_A; None where model A has one response per prompt.
+        response_b: W_B.
+        response: W of the difference of a pair; None without pairs.
+        correlation: rho, of the two models' mean losses per prompt, without the noise of responses; NaN where it is
+            not known or outside [-1, 1].
+        mean_a: mean loss of model A over prompts, weighted as the difference is.
+        mean_b: of model B.
+        detectable: the least difference that this design shows with the power asked for.
+        n_prompts: prompts of both models.
+        n_dropped: prompts of one model only, left out.
+        n_responses_a: responses of model A to the prompts of both.
+        n_responses_b: of model B.
+        n_groups: groups of prompts; None without.
+        equal_responses: whether both models have equally many responses to every prompt.
+        redundancy: r, prompts per group; 1 without groups.
+        population: P of a given set of prompts, or None.
+        rule: confidence and power.
+        warnings: what a reader must know before acting on the numbers.
+    """
+
+    difference: Estimate
+    components: DifferenceComponents
+    prompt: Estimate | None
+    group: Estimate | None
+    response_a: Estimate | None
+    response_b: Estimate | None
+    response: Estimate | None
+    correlation: float
+    mean_a: float
+    mean_b: float
+    detectable: Detectable
+    n_prompts: int
+    n_dropped: int
+    n_responses_a: int
+    n_responses_b: int
+    n_groups: int | None
+    equal_responses: bool
+    redundancy: float
+    population: int | None
+    rule: Rule
+    warnings: tuple[str, ...]
+
+    @property
+    def planning(self) -> DifferenceComponents:
+        """The components for `allocate_comparison`: of one prompt of the corpus, r V_g + V_{D|g}, and of responses.
+
+        Raises:
+            InputError: a component is not known.
+        """
+        unknown = [name for name, w in (("A", self.response_a), ("B", self.response_b)) if w is None]
+        if unknown and self.response is None:
+            raise InputError(
+                f"model {' and model '.join(unknown)} has one response per prompt, so its spread between responses is "
+                "not known and nothing can be planned: sample two or more for some prompts"
+            )
+        c = self.components
+        return replace(c, difference=c.difference + self.redundancy * c.group, group=0.0)
+
+    def advantage(self, *, higher_is_better: bool = False) -> Estimate:
+        """How much better A is than B, with its one-sided lower limit at the confidence level as `low`.
+
+        Losses: mean of B less mean of A; where higher is better, mean of A less mean of B. A is not inferior by a
+        margin m where `low` is above -m.
+        """
+        value = self.difference.value if higher_is_better else -self.difference.value
+        error = self.difference.standard_error
+        one_sided = Estimate.from_standard_error(
+            value, error, self.detectable.degrees_of_freedom, 2 * self.rule.confidence - 1
+        )
+        return Estimate(value, one_sided.low if error > 0 else math.nan, math.inf, error)
+
+
+def compare_models(
+    losses_a: ArrayLike,
+    losses_b: ArrayLike,
+    prompts_a: ArrayLike | None = None,
+    prompts_b: ArrayLike | None = None,
+    pairs: Any = None,
+    *,
+    groups: Any = None,
+    confidence: float = 0.95,
+    power: float = 0.8,
+    population: int | None = None,
+    redundancy: float | None = None,
+) -> Comparison:
+    """Compare two models by their losses (or rewards) of responses to the same prompts.
+
+    Args:
+        losses_a: (rows_a,), one row per response of model A in any order; or (prompts, responses) without prompts.
+        losses_b: (rows_b,), of model B.
+        prompts_a: (rows_a,), which prompt each row belongs to: text or numbers. Prompts of one model only are dropped
+            and counted.
+        prompts_b: (rows_b,).
+        pairs: where responses come in pairs (the same seed for both models), the name of each row's pair, unique per
+            prompt and model: two arrays (rows_a,) and (rows_b,), or one array where row i of A belongs to row i of B.
+        groups: which group of near-duplicate prompts each row belongs to, in the same two forms.
+        confidence: level of the intervals.
+        power: of `detectable`.
+        population: P, where the difference on a given set of P prompts is meant, of which these are a random sample or
+            (with as many prompts) all: then only the responses count, and each prompt needs two of each model.
+        redundancy: prompts per group of the corpus; by default sum r_g^2 / sum r_g of these groups.
+
+    Returns:
+        The difference, its components with intervals, and what to know before acting on them.
+
+    Raises:
+        InputError: fewer than two common prompts, a loss that is not finite, a pair that is double or incomplete, a
+            prompt in two groups, or an argument that is out of range.
+    """
+    rule = Rule(confidence, power)
+    data = common_prompts((losses_a, prompts_a), (losses_b, prompts_b), pairs, groups)
+    sizes = data.a.group_sizes
+    if redundancy is None:
+        redundancy = float((sizes**2).sum() / sizes.sum())
+    elif data.a.starts is None or not (math.isfinite(redundancy) and redundancy >= 1):
+        raise InputError("redundancy is the number of prompts in a group, at least 1, and needs groups")
+    if population is not None:
+        check_population(population, data)
+    return _analyse(data, population, redundancy, rule)
+
+
+# Estimates
+
+
+def _analyse(data: CommonPrompts, population: int | None, redundancy: float, rule: Rule) -> Comparison:
+    d = data.differences
+    w_a, w_b, w_pair = (None if sums is None else _response(sums) for sums in (data.a, data.b, data.pair))
+    samples = [w_a, w_b] if data.pair is None else [w_pair]
+    noise = None  # variance of each prompt's mean difference, given the prompt
+    if all(w is not None for w in samples):
+        noise = np.zeros(d.size)
+        for w, sums in zip(samples, data.samples, strict=True):
+            noise += (w or 0.0) / sums.counts
+    sums, squares = _mean_squares(data, noise)
+    weights = np.ones(d.size)
+    if noise is not None and population is None:
+        weights = _weights(sums.counts, d, float(squares.response.value))
+    share = weights / weights.sum()
+    value, (error, freedom) = float(share @ d), _standard_error(data, share, population)
+    difference = Estimate(value, standard_error=error)
+    detectable = Detectable(math.nan, math.nan, error**2, freedom)
+    if error > 0 and freedom > 0:
+        difference = Estimate.from_standard_error(value, error, freedom, rule.confidence)
+        detectable = Detectable(rule.noncentrality(freedom) * error, rule.z * error, error**2, freedom)
+    v_d, v_g = _between(data, sums, noise)
+    components = DifferenceComponents(
+        v_d,
+        *(math.nan if w is None else w for w in (w_a, w_b)),
+        response=None if data.pair is None else math.nan if w_pair is None else w_pair,
+        group=v_g,
+    )
+    prompt = group = None
+    if noise is not None:
+        limits = limits_of(squares, rule.confidence, redundancy)
+        prompt = component_estimate(v_d, limits.prompt)
+        group = None if limits.group is None else component_estimate(v_g, limits.group)
+    return Comparison(
+        difference=difference,
+        components=components,
+        prompt=prompt,
+        group=group,
+        response_a=_response_estimate(data.a, w_a, rule),
+        response_b=_response_estimate(data.b, w_b, rule),
+        response=None if data.pair is None else _response_estimate(data.pair, w_pair, rule),
+        correlation=_correlation(data, noise, w_a, w_b),
+        mean_a=float(share @ data.a.means),
+        mean_b=float(share @ data.b.means),
+        detectable=detectable,
+        n_prompts=d.size,
+        n_dropped=data.dropped,
+        n_responses_a=int(data.a.counts.sum()),
+        n_responses_b=int(data.b.counts.sum()),
+        n_groups=data.a.n_groups,
+        equal_responses=bool(np.all(data.a.counts == data.b.counts)),
+        redundancy=redundancy,
+        population=population,
+        rule=rule,
+        warnings=tuple(_warnings(data, squares, v_d + redundancy * v_g, error)),
+    )
+
+
+def _response(sums: PromptSums) -> float | None:
+    """W, the mean square between the responses to a prompt; None where every prompt has one."""
+    degrees = float((sums.counts - 1).sum())
+    return float(sums.within.sum()) / degrees if degrees else None
+
+
+def _response_estimate(sums: PromptSums, w: float | None, rule: Rule) -> Estimate | None:
+    if not w:  # where no response differs there is no interval
+        return None if w is None else Estimate(w)
+    return component_estimate(w, mean_square_limits(response_mean_square(sums), rule.confidence))
+
+
+def _mean_squares(data: CommonPrompts, noise: Floats | None) -> tuple[PromptSums, MeanSquares]:
+    """The differences as the sums of one sample, and their mean squares.
+
+    The mean square between responses is W_A + W_B (of pairs W), and a prompt counts as many responses as give its
+    difference the noise that it has: (W_A + W_B) / (W_A / K_A,i + W_B / K_B,i), which is K_i where both have as many.
+    With unequal ones the jackknife neglects that this rests on the estimated W_A : W_B.
+    """
+    d, starts = data.differences, data.a.starts
+    if noise is not None and noise.any():
+        response = response_mean_square(*data.samples)
+        total = float(response.value)
+        counts = data.samples[0].counts
+        if any(np.any(sums.counts != counts) for sums in data.samples):
+            counts = total / noise
+        sums = PromptSums(counts, d, total * (counts - 1), starts)
+        return sums, weighted_mean_squares(sums, response)
+    # No noise, or none that is known: all that varies is D.
+    sums = PromptSums(np.full(d.size, 2.0), d, np.zeros(d.size), starts)
+    clusters = sums.group_sizes.size
+    nothing = np.asarray(1e-12 * max(float(np.var(d)), 1e-200))
+    silent = MeanSquare(
+        value=nothing,
+        without=np.full(clusters, nothing),
+        clusters=np.asarray(float(clusters)),
+        effective=np.asarray(float(clusters)),
+        kurtosis=np.zeros(()),
+        contributions=clusters,
+        normal_kurtosis=15.0,
+    )
+    return sums, weighted_mean_squares(sums, silent)
+
+
+def _weights(counts: Floats, d: Floats, response: float) -> Floats:
+    """Weights of least variance, as for the mean squares of a pilot; equal where the counts are."""
+    by = Weighted(np.ones(d.size))
+    if np.ptp(counts) > 1e-9 * counts.max():
+        for _ in range(2):
+            excess = by.mean_square(by.deviations(d) ** 2) - by.expected(1 / counts) * response
+            theta = np.maximum(excess / response, LEAST_RATIO)
+            by = Weighted(counts / (1 + theta * counts))
+    return by.weights
+
+
+def _standard_error(data: CommonPrompts, share: Floats, population: int | None) -> tuple[float, float]:
+    """Standard error of the weighted mean difference, and its degrees of freedom.
+
+    The delete-one-cluster jackknife, which is S / sqrt(P) with equal weights and without groups. Of a given set of P
+    prompts the share f is known: (1 - f) S^2 / n + f mean(s_A^2 / K_A + s_B^2 / K_B) / n (Cochran 1977, section 10.3),
+    with degrees of freedom by Satterthwaite's rule.
+    """
+    d, n = data.differences, share.size
+    deviations = share * (d - share @ d)
+    largest = max(float(np.abs(sums.means).max()) for sums in (data.a, data.b))
+    if population is None:
+        sums = data.a
+        own, weight = sums.per_cluster(deviations), sums.per_cluster(share)
+        clusters = own.size
+        square = (clusters - 1) / clusters * float(np.sum((own / (1 - weight)) ** 2))
+        freedom = float(clusters - 1)
+    else:
+        known = n / population
+        spread = float(np.var(d, ddof=1)) / n * (1 - known)
+        noise = [(known / n**2 * s.within / (s.counts - 1) / s.counts, s.counts) for s in data.samples]
+        square = spread + sum(float(v.sum()) for v, _ in noise)
+        # v^2 is high by (K + 1) / (K - 1) for normal responses
+        scatter = spread**2 / (n - 1) + sum(float((v**2 / (k + 1)).sum()) for v, k in noise)
+        freedom = square**2 / scatter if scatter > 0 else 0.0
+    return (math.sqrt(square), freedom) if square > rounding(largest) / n else (0.0, freedom)
+
+
+def _between(data: CommonPrompts, sums: PromptSums, noise: Floats | None) -> tuple[float, float]:
+    """V_D (within groups) and V_g by equating mean squares with their expectations; may be negative."""
+    if noise is None:
+        return math.nan, 0.0 if sums.starts is None else math.nan
+    if data.pair is None and sums.starts is None:
+        return float(np.var(sums.means, ddof=1) - noise.mean()), 0.0
+    group, prompt, _ = anova_components(sums)
+    return float(prompt), float(group)
+
+
+def _correlation(data: CommonPrompts, noise: Floats | None, w_a: float | None, w_b: float | None) -> float:
+    """rho = (V_A + V_B - V_D) / (2 sqrt(V_A V_B)), each a sample variance less the noise of responses."""
+    if noise is None or w_a is None or w_b is None:
+        return math.nan
+    v_a, v_b, v_d = (
+        float(np.var(means, ddof=1) - np.mean(own))
+        for means, own in (
+            (data.a.means, w_a / data.a.counts),
+            (data.b.means, w_b / data.b.counts),
+            (data.differences, noise),
+        )
+    )
+    if min(v_a, v_b) <= 0:
+        return math.nan
+    rho = (v_a + v_b - v_d) / (2 * math.sqrt(v_a * v_b))
+    return rho if -1 <= rho <= 1 else math.nan
+
+
+def _warnings(data: CommonPrompts, squares: MeanSquares, effective: float, error: float) -> Iterator[str]:
+    """What a reader must know before acting on the numbers, by the rules of a pilot (`mrtsim.pilot.warnings`)."""
+    grouped = data.a.starts is not None
+    unit, n = ("group" if grouped else "prompt"), squares.between.contributions
+    if error == 0:
+        yield (
+            "no difference between the models varies in these data, so there is no standard error and no interval: is "
+            "one model compared with itself?"
+        )
+        return
+    if effective <= 0:
+        yield (
+            f"V_D is estimated at {effective:.3g}, not above 0: the difference does not vary over prompts beyond the "
+            "noise of responses, and no plan can rest on that; cap the responses per prompt, or compare on more "
+            f"{unit}s"
+        )
+    few = float(squares.between.effective)
+    if few < FEW:
+        worth = (
+            f"{n} {unit}s are few"
+            if round(few) == n
+            else f"the {n} {unit}s are worth only {few:.0f} of equal weight"
+        )
+        yield (
+            f"{worth}: t intervals of a difference held it in 93 to 97 % of simulated comparisons from {FEW} on where "
+            "differences were normal or binary"
+        )
+    if n < SMALL:
+        share = 100 * (1 - 0.05 ** (1 / n))
+        yield (
+            f"a comparison on {n} {unit}s cannot show rare large differences, warned of or not: a kind of {unit} that "
+            f"makes up {share:.0f} % of the population is absent from one such comparison in 20"
+        )
+    risk = at_risk(squares)
+    if risk.between:
+        reason = f"skewness {float(squares.skewness):.2g}"
+        if squares.between.excess > HEAVY:
+            reason += f", and few {unit}s hold most of their squared deviations"
+        yield (
+            f"the difference's interval and power may be off: the differences of the {unit}s are skewed or far out "
+            f"({reason}). With log-normal differences (sigma 1) 95 % t intervals held the mean in 87, 90 and 93 % of "
+            "simulated comparisons on 20, 50 and 200 prompts, and the power for 80 % ran from 77 to 97 %"
+        )
+    if risk.response:
+        yield f"the intervals of W may be too short: few {unit}s hold most of the spread between responses"
