@@ -71,6 +71,18 @@ class DifferenceComponents:
         return (self.response_a, self.response_b) if self.response is None else (self.response,)
 
 
+def check_components(components: Any) -> None:
+    """Refuse an estimate of a pilot, whose components carry intervals, where plain numbers are meant.
+
+    Raises:
+        InputError: `components` is a `PilotEstimate`.
+    """
+    if hasattr(components, "planning"):
+        raise InputError(
+            "the components are those of a PilotEstimate with their intervals: pass estimate.planning"
+        )
+
+
 def estimator_variance(
     components: VarianceComponents,
     n_prompts: ArrayLike,
@@ -108,6 +120,7 @@ def estimator_variance(
     rho, r = np.asarray(response_correlation, float), np.asarray(redundancy, float)
     if not np.all(r >= 1) or not np.all(np.isfinite(r)):
         raise InputError(f"redundancy is the number of prompts in a group, at least 1, not {redundancy!r}")
+    check_components(components)
     between = components.prompt + r * components.group
     if population is None and candidates is None:
         return _plain(between / n + components.response / (n * effective_responses(k, rho)))

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from mrtsim import __version__
 from mrtsim.errors import InputError
 
-COMMANDS = ("allocate", "pilot", "rollouts", "select")
+COMMANDS = ("plan-pilot", "allocate", "pilot", "rollouts", "select")
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"mrtsim {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
-        import_module(f"mrtsim.cli.{command}").add_parser(subparsers)
+        import_module(f"mrtsim.cli.{command.replace('-', '_')}").add_parser(subparsers)
     args = parser.parse_args(argv)
     try:
-        code = import_module(f"mrtsim.cli.{args.command}").run(args)
+        code = import_module(f"mrtsim.cli.{args.command.replace('-', '_')}").run(args)
         sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last flush
         return code
     except InputError as error:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mrtsim.errors import InputError
 from mrtsim.plan.integer_search import BudgetProblem, Problem, TargetProblem
-from mrtsim.variance import VarianceComponents
+from mrtsim.variance import VarianceComponents, check_components
 
 LEAST, MOST = 1e-50, 1e50  # between these no answer leaves the range of a double
 MOST_COUNT = 10**18
@@ -153,19 +153,6 @@ class PerPromptPlan:
     variance: float
     cost: float
     gap: float
-
-
-@dataclass(frozen=True)
-class PilotPlan:
-    """How much a pilot will tell about K*, for normal losses.
-
-    Attributes:
-        probability_unbounded: the chance that the interval of K* has no upper end.
-        median_ratio: the median of its upper end over its lower end; infinite where that chance is above a half.
-    """
-
-    probability_unbounded: float
-    median_ratio: float
 
 
 def optimal_responses(components: VarianceComponents, cost: Cost, *, redundancy: float = 1.0) -> float:
@@ -401,40 +388,6 @@ def _fill(
     return k, float(np.sum(s**2 / k)) if bound is None else bound
 
 
-def plan_pilot(
-    components: VarianceComponents, n_prompts: int, responses_per_prompt: int, *, confidence: float = 0.95
-) -> PilotPlan:
-    """What a pilot of P prompts x R responses would tell about K*, were the components these.
-
-    For normal losses MSB/MSW is (1 + R V_x/V_{y|x}) times an F variable with P - 1 and P (R - 1) degrees of freedom,
-    and the interval of V_{y|x}/V_x, of which K* is the root, has no upper end where MSB/MSW < F_{1-alpha/2}. Its
-    width has no mean; the ratio of its ends has a median, as it falls with MSB/MSW. Costs cancel in the ratio.
-
-    Raises:
-        InputError: fewer than two prompts or responses, a component below 0, both 0, or a confidence outside (0, 1).
-    """
-    from scipy.special import fdtr, fdtri  # not on the calculator's path
-
-    between, within = _components(components, 1.0)
-    prompts, responses = _count("n_prompts", n_prompts), _count("responses_per_prompt", responses_per_prompt)
-    if prompts < 2 or responses < 2:
-        raise InputError(
-            "a pilot needs two prompts and two responses at least: fewer do not tell V_x from V_{y|x}"
-        )
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence must lie between 0 and 1, such as 0.95, not {confidence!r}")
-    if between + within == 0:
-        raise InputError("both components are 0: there is nothing to estimate")
-    inflation = float(1 + responses * between / within) if within else math.inf
-    freedom = prompts - 1.0, prompts * (responses - 1.0)
-    low, middle, high = (float(fdtri(*freedom, q)) for q in ((1 - confidence) / 2, 0.5, (1 + confidence) / 2))
-    observed = inflation * middle
-    ratio = math.inf
-    if observed > high:
-        ratio = math.sqrt((observed / low - 1) / (observed / high - 1)) if within else math.sqrt(high / low)
-    return PilotPlan(float(fdtr(*freedom, high / inflation)), ratio)
-
-
 @dataclass(frozen=True)
 class _Constraints:
     """The keywords of `allocate`, by the same names."""
@@ -587,6 +540,7 @@ def _unit(*values: Fraction) -> int:
 
 def _components(components: VarianceComponents, redundancy: float) -> tuple[Fraction, Fraction]:
     """The variance between prompts, r V_g + V_{x|g}, and that of responses."""
+    check_components(components)
     r = _exact("redundancy", redundancy)
     if r < 1:
         raise InputError(f"redundancy is the number of prompts in a group, at least 1, not {redundancy:g}")

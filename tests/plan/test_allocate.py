@@ -15,7 +15,6 @@ from mrtsim.plan.allocate import (
     allocate,
     allocate_per_prompt,
     optimal_responses,
-    plan_pilot,
     regret_curve,
 )
 from mrtsim.variance import VarianceComponents, estimator_variance, grouped_estimator_variance
@@ -462,45 +461,6 @@ def test_token_costs():
     assert Cost.from_tokens(**tokens, prompt=0.1) == Cost(0.10045, 0.000375)
     with pytest.raises(InputError, match="prompt_tokens must be a finite number, 0 or above, not -1"):
         Cost.from_tokens(**{**tokens, "prompt_tokens": -1})
-
-
-def test_pilot_planning_against_simulation():
-    # K*^2 is inversely proportional to V_x/V_{y|x}, whose interval comes from MSB/MSW ~ (1 + R theta) F.
-    theta, prompts, responses, n = 1.5, 8, 3, 20_000
-    rng = np.random.default_rng(11)
-    losses = rng.normal(size=(n, prompts, 1)) * math.sqrt(theta) + rng.normal(size=(n, prompts, responses))
-    between = responses * losses.mean(2).var(1, ddof=1)
-    ratio = between / losses.var(2, ddof=1).mean(1)
-    from scipy.stats import f
-
-    low, high = f.ppf([0.025, 0.975], prompts - 1, prompts * (responses - 1))
-    ends = [(ratio / quantile - 1) / responses for quantile in (high, low)]
-    unbounded = ends[0] <= 0
-    plan = plan_pilot(VarianceComponents(theta, 1.0), prompts, responses)
-    share = unbounded.mean()
-    assert abs(plan.probability_unbounded - share) < 4 * math.sqrt(share * (1 - share) / n)
-    width = np.sqrt(ends[1][~unbounded] / ends[0][~unbounded])
-    below = np.sum(width < plan.median_ratio) / n
-    assert math.isfinite(plan.median_ratio)
-    assert abs(below - 0.5) < 4 * 0.5 / math.sqrt(n)
-
-
-def test_pilot_planning_edges():
-    assert plan_pilot(VarianceComponents(0.0, 1.0), 24, 4).median_ratio == math.inf
-    assert plan_pilot(VarianceComponents(0.0, 1.0), 24, 4).probability_unbounded == pytest.approx(0.975)
-    certain = plan_pilot(VarianceComponents(1.0, 0.0), 24, 4)
-    assert certain.probability_unbounded == 0
-    assert certain.median_ratio == pytest.approx(
-        plan_pilot(VarianceComponents(1.0, 1e-12), 24, 4).median_ratio, rel=1e-6
-    )
-    for call, message in (
-        (lambda: plan_pilot(TOY, 1, 4), "two prompts and two responses"),
-        (lambda: plan_pilot(TOY, 4, 1), "two prompts and two responses"),
-        (lambda: plan_pilot(VarianceComponents(0, 0), 4, 4), "nothing to estimate"),
-        (lambda: plan_pilot(TOY, 4, 4, confidence=95), "between 0 and 1, such as 0.95, not 95"),
-    ):
-        with pytest.raises(InputError, match=message):
-            call()
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------
