@@ -44,7 +44,8 @@ def served(site):
 
 
 def test_every_page_is_in_the_navigation():
-    for page in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs" / "notebooks").glob("*.ipynb")]:
+    folders = [ROOT / "docs", ROOT / "docs" / "guides", ROOT / "docs" / "notebooks"]
+    for page in [page for folder in folders for kind in ("*.md", "*.ipynb") for page in folder.glob(kind)]:
         name = page.relative_to(ROOT).with_suffix(".md").as_posix()
         assert re.search(rf": {re.escape(name)}$", CONFIG, re.M), name
 
