@@ -9,7 +9,6 @@ order of a lower bound, until no J that is left can be better.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -18,12 +17,10 @@ from numpy.typing import NDArray
 
 from mrtsim.errors import InputError
 from mrtsim.plan.allocate import Cost, _at_least, _Constraints, _count, _exact, _problem
-from mrtsim.plan.integer_search import Problem
+from mrtsim.plan.integer_search import Problem, best_first
 from mrtsim.variance import CrossedComponents, VarianceComponents
 
 MOST_JUDGES = 10**6
-MOST_SEARCHED = 20_000  # numbers of judges, before the search settles for a certified gap
-ROUNDING = 1e-9  # what a bound in floating point may be off
 
 
 @dataclass(frozen=True)
@@ -182,8 +179,8 @@ def allocate_judges(
                 f"{'' if n_max < math.inf else 'above '}{float(floor(int(judges[-1])))!r}"
             )
 
-    def solve(j: int) -> tuple[tuple[Fraction, Fraction, int, int], int, float] | None:
-        """((value, the tie's value, J, K), N, gap) of the best plan with j judges."""
+    def solve(j: int) -> tuple[tuple[Fraction, Fraction, int, int, int], float] | None:
+        """(value, what decides among equals, J, K, N) of the best plan with j judges, and its gap."""
         if budget is not None:
             left = limit - j * c_j
         else:
@@ -193,7 +190,8 @@ def allocate_judges(
         search = problem(j, left)
         n, k, gap = search.solve()
         variance, price = search.variance(n, k) + v_j / j, search.cost(n, k) + j * c_j
-        return ((variance, price, j, k) if budget is not None else (price, variance, j, k)), n, gap
+        value = (variance, price) if budget is not None else (price, variance)
+        return (*value, j, k, n), gap
 
     bounds = _bounds(
         judges.astype(float),
@@ -202,7 +200,14 @@ def allocate_judges(
         n_max=float(n_max),
         spends=budget is not None,
     )
-    return _best_first(judges, bounds, solve, spends=budget is not None)
+    best, gap = best_first(judges, bounds, solve)
+    if best is None:
+        raise InputError(
+            "no plan reaches the target within the caps: raise max_judges, max_prompts or the target"
+        )
+    first, second, j, k, n = best
+    variance, price = (first, second) if budget is not None else (second, first)
+    return CrossedPlan(n, j, k, float(variance), float(price), gap)
 
 
 def _meets(limit: Fraction, least: Fraction, n_max: int | float) -> bool:
@@ -239,37 +244,3 @@ def _bounds(
         left = limit - v_j / j
         bound = j * c_j + np.where(product > 0, product / left, 0.0)
         return np.where(left >= 0, bound, np.inf)
-
-
-def _best_first(
-    judges: NDArray[np.int64],
-    bounds: NDArray[np.float64],
-    solve: Callable[[int], tuple[tuple[Fraction, Fraction, int, int], int, float] | None],
-    *,
-    spends: bool,
-) -> CrossedPlan:
-    """The best plan, from the lowest bound upwards until no bound that is left is below it."""
-    best, gap = None, 0.0
-    order = np.argsort(bounds, kind="stable")
-    for tried, index in enumerate(order):
-        lower = float(bounds[index]) * (1 - ROUNDING)
-        if best is not None:
-            value = float(best[0][0])
-            if lower > value:
-                break
-            if tried >= MOST_SEARCHED:
-                gap = max(gap, 1 - lower / value)
-                break
-        found = solve(int(judges[index]))
-        if found is None:
-            continue
-        gap = max(gap, found[2])
-        if best is None or found[0] < best[0]:
-            best = found
-    if best is None:
-        raise InputError(
-            "no plan reaches the target within the caps: raise max_judges, max_prompts or the target"
-        )
-    (first, second, j, k), n, _ = best
-    variance, price = (first, second) if spends else (second, first)
-    return CrossedPlan(n, j, k, float(variance), float(price), max(0.0, gap))
