@@ -185,6 +185,7 @@ def allocate(
     n_prompts: int | None = None,
     responses_per_prompt: int | None = None,
     max_group_size: int | None = None,
+    group_population: float | None = None,
     redundancy: float = 1.0,
 ) -> Plan:
     """The best whole-number plan for a budget, or the cheapest for a target variance.
@@ -208,6 +209,8 @@ def allocate(
         n_prompts: N_p, where it is fixed and only K is asked for.
         responses_per_prompt: K, where it is fixed and only N_p is asked for.
         max_group_size: the largest r, with a cost per group.
+        group_population: M_tot, for the loss of a given set of M_tot groups from which the plan's are drawn without
+            replacement: V_g / M becomes (1 - M/M_tot) V_g / M, with V_g the component (divisor M_tot - 1).
         redundancy: r, the (mean) number of near-duplicate prompts in a group.
 
     Raises:
@@ -223,6 +226,7 @@ def allocate(
         candidates,
         n_prompts,
         responses_per_prompt,
+        group_population,
     )
     if cost.group is not None:
         if redundancy != 1:
@@ -400,6 +404,7 @@ class _Constraints:
     candidates: int | None = None
     n_prompts: int | None = None
     responses_per_prompt: int | None = None
+    group_population: float | None = None
 
     def __post_init__(self) -> None:
         if (self.budget is None) == (self.target_variance is None):
@@ -416,6 +421,13 @@ class _Constraints:
         ):
             if getattr(self, name) is not None:
                 _count(name, getattr(self, name))
+        if self.group_population is not None:
+            if self.population is not None:
+                raise InputError("population and group_population describe two targets: give one of them")
+            if not _exact("group_population", self.group_population) >= 1:
+                raise InputError(
+                    f"group_population is the number of groups there are, at least 1, not {self.group_population!r}"
+                )
         for fixed, caps in (
             ("n_prompts", ("max_prompts", "population")),
             ("responses_per_prompt", ("max_responses", "candidates")),
@@ -452,6 +464,10 @@ def _problem(
             "population describes simple random draws of prompts: it does not go with redundancy"
         )
     offset = (a + (b / candidates if candidates else 0)) / population if population else Fraction(0)
+    groups = None
+    if constraints.group_population is not None:
+        groups = _exact("group_population", constraints.group_population)
+        offset = exact_components(components)[0] / groups
     if constraints.budget is not None:
         kind, limit = BudgetProblem, _exact("budget", constraints.budget)
         variance_unit, cost_unit = _unit(a, b), _unit(p, r, limit)
@@ -462,6 +478,10 @@ def _problem(
         scaled_limit = limit * variance_unit
     n_min, n_max = constraints.prompts_between()
     k_min, k_max = constraints.responses_between()
+    if groups:
+        n_max = min(n_max, math.floor(_exact("redundancy", redundancy) * groups))
+        if n_min > n_max:
+            raise InputError(f"n_prompts = {n_min} is more than the {n_max} prompts that the groups hold")
     problem = kind(
         a=int(a * variance_unit),
         b=int(b * variance_unit),
@@ -513,7 +533,8 @@ def _bound_by(problem: Problem, constraints: _Constraints, n: int, k: int) -> It
         if free and getattr(problem, cap) < math.inf:
             relaxed = replace(problem, **{cap: math.inf})
             if relaxed.missing_cap() or relaxed.objective(*relaxed.solve()[:2]) < problem.objective(n, k):
-                yield min(names, key=lambda name: getattr(constraints, name) or math.inf)
+                bound = getattr(problem, cap)
+                yield next((n for n in names if getattr(constraints, n) == bound), "group_population")
 
 
 def _two_levels(cost: Cost) -> None:

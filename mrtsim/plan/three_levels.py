@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mrtsim.errors import InputError
 from mrtsim.plan.allocate import Cost, Plan, _Constraints, _count, _exact, _problem, exact_components
-from mrtsim.plan.integer_search import Problem, best_first
+from mrtsim.plan.integer_search import ROUNDING, Problem, best_first
 from mrtsim.variance import VarianceComponents
 
 MOST_PROMPTS = 10**6  # per group
@@ -75,30 +75,50 @@ class ThreeLevels:
             constraints = replace(constraints, max_prompts=groups)
         try:
             return _problem(
-                VarianceComponents(self.group + self.prompt / size, self.response / size),  # pyright: ignore[reportArgumentType]
+                VarianceComponents(self.prompt / size, self.response / size, self.group),  # pyright: ignore[reportArgumentType]
                 Cost(self.c_group + size * self.c_prompt, size * self.c_response),  # pyright: ignore[reportArgumentType]
                 constraints,
                 1.0,
             )
         except InputError:
-            if size == 1:
+            if size == 1 and (constraints.group_population is None or constraints.budget is not None):
                 raise
-            return None  # one prompt per group needs the least budget and reaches the least variance
+            # one prompt per group needs the least budget and, with any number of groups, the least variance
+            return None
+
+    @property
+    def offset(self) -> Fraction:
+        """V_g / M_tot, which a given set of groups takes off the variance."""
+        total = self.constraints.group_population
+        return Fraction(0) if total is None else self.group / _exact("group_population", total)
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """The r worth a look: beyond, V_g alone costs more than the best plan with one prompt per group."""
+        """The r worth a look: beyond, V_g alone costs more than a plan that is known."""
         goal, most = self.constraints, self.max_group_size or MOST_PROMPTS
-        one = self.at(1)
-        assert one is not None
+        size, known = 1, self.at(1)
+        while known is None and size < most:
+            size = min(2 * size, most)
+            known = self.at(size)
+        if known is None:
+            raise InputError(
+                f"no plan with {goal.group_population:g} groups and the caps has a variance of "
+                f"{goal.target_variance!r}: raise one of them"
+            )
         each = self.c_prompt + goal.responses_between()[0] * self.c_response
         if each:
-            n, k, _ = one.solve()
+            n, k, _ = known.solve()
             limit = _exact("the goal", goal.budget if goal.budget is not None else goal.target_variance)
             if goal.budget is not None:
                 most = min(most, max(1, int((limit - self.c_group) // each)))
             if self.group:
-                worth = (one.objective(n, k) * limit / self.group - self.c_group) / each
+                value = known.objective(n, k)
+                product = (
+                    (value + self.offset) * limit
+                    if goal.budget is not None
+                    else value * (limit + self.offset)
+                )
+                worth = (product / self.group - self.c_group) / each
                 most = min(most, max(1, int(worth) + 1))
         return np.arange(1, min(most, goal.max_prompts or most, MOST_PROMPTS) + 1)
 
@@ -116,8 +136,8 @@ class ThreeLevels:
             bound = product / float(self.constraints.budget)
             if self.constraints.max_prompts is not None:
                 bound = np.maximum(bound, a * r / self.constraints.max_prompts)
-            return bound
-        target = float(self.constraints.target_variance or 0)
+            return bound * (1 - ROUNDING) - float(self.offset)
+        target = float(self.constraints.target_variance or 0) + float(self.offset)
         return product / target if target else np.zeros_like(product)
 
     def solve(self) -> tuple[int, int, int, float]:
@@ -179,6 +199,15 @@ class ThreeLevels:
                 or self._value(replace(self, constraints=replace(self.constraints, **{name: None}))) < value
             ):
                 found.append(name)
+        if self.constraints.group_population is not None:
+            # as many groups as one likes, the target still the mean over these
+            target = self.constraints.target_variance
+            if target is not None:
+                target = _exact("target_variance", target) + self.offset
+            free_groups = replace(self.constraints, group_population=None, target_variance=target)
+            relaxed = self._value(replace(self, constraints=free_groups))
+            if relaxed - (0 if target is not None else self.offset) < value:
+                found.append("group_population")
         if self.max_group_size is not None:
             free = self.c_prompt == self.c_response == 0
             if free or self._value(replace(self, max_group_size=None)) < value:

@@ -193,3 +193,58 @@ def test_prompts_of_one_group_are_what_many_small_units_are():
         other.responses_per_prompt,
     )
     assert other.variance == pytest.approx(7 * one.variance)
+
+
+def finite_law(components, m, r, k, total):
+    return law(components, m, r, k) - components.group / total
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_given_set_of_groups(seed):
+    """(1 - M/M_tot) V_g / M, whatever decides the group size; against brute force, for a budget and for a target."""
+    rng = np.random.default_rng([31, seed])
+    components = VarianceComponents(*(round(float(x), 2) for x in rng.uniform(0.05, 2, 3)))
+    prices = [round(float(x), 1) for x in rng.uniform(0.3, 2, 3)]
+    total, budget = int(rng.integers(2, 9)), round(float(rng.uniform(8, 30)), 1)
+    m, r, k = np.meshgrid(np.arange(1, total + 1), np.arange(1, 60), np.arange(1, 60), indexing="ij")
+    cost = m * (prices[0] + r * prices[1] + r * k * prices[2])
+    variance = finite_law(components, m, r, k, total)
+    best = variance[cost <= budget * (1 + 1e-12)].min()
+    three = Cost(prices[1], prices[2], group=prices[0])
+    plan = allocate(components, three, budget=budget, group_population=total)
+    assert plan.variance == pytest.approx(best, rel=1e-9)
+    assert plan.n_groups is not None
+    assert plan.n_groups <= total
+    target = float(np.quantile(variance, 0.7))
+    found = allocate(components, three, target_variance=target, group_population=total)
+    assert found.cost == pytest.approx(cost[variance <= target].min(), rel=1e-9)
+    # r = 2 prompts per group, as they come: N_p prompts are N_p / 2 groups
+    n = np.arange(1, 2 * total + 1)[:, None]
+    k = np.arange(1, 100)
+    spread = (
+        2 * components.group + components.prompt + components.response / k
+    ) / n - components.group / total
+    affordable = n * (prices[1] + k * prices[2]) <= budget
+    two = allocate(
+        components, Cost(prices[1], prices[2]), budget=budget, redundancy=2, group_population=total
+    )
+    assert two.variance == pytest.approx(spread[affordable].min(), rel=1e-9)
+    assert two.n_prompts <= 2 * total
+    free = allocate(components, Cost(prices[1], prices[2]), budget=budget, redundancy=2)
+    better = free.variance - components.group / total < two.variance * (1 - 1e-12)
+    assert ("group_population" in two.bound_by) == better
+
+
+def test_every_group_there_is():
+    """All groups: V_g is no error, as where the same groups get more prompts."""
+    plan = allocate(README, Cost(2.0, 1.0, group=0.0), budget=1e4, group_population=28)
+    assert plan.n_groups == 28
+    assert plan.bound_by == ("budget", "group_population")
+    same = (README.prompt + README.response / plan.responses_per_prompt) / plan.n_prompts
+    assert plan.variance == pytest.approx(same, rel=1e-9)
+    with pytest.raises(InputError, match="two targets"):
+        allocate(README, Cost(2.0, 1.0), budget=9.0, group_population=28, population=99)
+    with pytest.raises(InputError, match="at least 1"):
+        allocate(README, Cost(2.0, 1.0), budget=9.0, group_population=0.5)
+    with pytest.raises(InputError, match="the 56 prompts that the groups hold"):
+        allocate(README, Cost(2.0, 1.0), budget=999.0, group_population=28, redundancy=2, n_prompts=57)
