@@ -20,12 +20,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy.stats import qmc
 
+from experiments.shared.padded_loss import used_mixture_nll
 from experiments.shared.training import Fit, Recipe, fit
 from mrtsim.diagnostics.simulate import response_similarity
 from mrtsim.distributions.exact_components import decompose
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.distributions.quadrature import panels
-from mrtsim.losses import mdn_nll, used_mixture_nll
+from mrtsim.losses import mdn_nll
 from mrtsim.models import MDN
 from mrtsim.montecarlo import subkeys
 from mrtsim.plan.allocate import Cost, optimal_responses

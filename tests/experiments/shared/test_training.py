@@ -8,10 +8,11 @@ import optax
 import pytest
 from scipy import stats
 
+from experiments.shared.padded_loss import used_mixture_nll
 from experiments.shared.training import Recipe, fit
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
-from mrtsim.losses import mdn_nll, mixture_nll, used_mixture_nll
+from mrtsim.losses import mdn_nll, mixture_nll
 from mrtsim.models import MDN, Mixture
 from mrtsim.montecarlo import replicate
 
