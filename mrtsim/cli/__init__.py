@@ -31,6 +31,25 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
+class PrintCompletion(argparse.Action):
+    """Print a script that completes commands, options and file names in a shell, and exit."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
+    ) -> None:
+        try:
+            import shtab
+        except ImportError:
+            parser.error("completion needs shtab: pip install 'mrtsim[completion]'")
+        subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        for command in subparsers.choices.values():
+            for action in command._actions:
+                if str(action.metavar).startswith(("FILE", "OUT", "PILOT")):
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
+        print(shtab.complete(parser, str(values)))
+        parser.exit()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 2 wrong input or arguments."""
     parser = Parser(
@@ -39,6 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "which.",
     )
     parser.add_argument("--version", action="version", version=f"mrtsim {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        choices=("bash", "zsh", "tcsh"),
+        action=PrintCompletion,
+        help="print a script for the shell's completion, and exit",
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         import_module(f"mrtsim.cli.{command.replace('-', '_')}").add_parser(subparsers)

@@ -11,7 +11,11 @@ import pytest
 from mrtsim.cli import main
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "docs" / "start.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+PAGES = [
+    ROOT / "docs" / "start.md",
+    ROOT / "docs" / "command_line.md",
+    *sorted((ROOT / "docs" / "guides").glob("*.md")),
+]
 PAGE_IDS = [path.stem for path in PAGES]
 
 
@@ -40,7 +44,9 @@ def test_commands_print_what_the_page_shows(path, in_copy, capsys):
         program, *arguments = shlex.split(command)
         assert program == "mrtsim", command
         assert main(arguments) == 0, command
-        pattern = re.sub(r"^\\\.\\\.\\\.\\?\n", r"(?:.*\\n)*?", re.escape(shown), flags=re.M).replace(r"\.\.\.", ".*")
+        pattern = re.sub(r"^\\\.\\\.\\\.\\?\n", r"(?:.*\\n)*?", re.escape(shown), flags=re.M).replace(
+            r"\.\.\.", ".*"
+        )
         printed = capsys.readouterr().out
         assert not shown or re.fullmatch(pattern, printed), f"{command}\n{printed}"
 
@@ -58,4 +64,16 @@ def test_python_sessions_print_what_the_page_shows(path, in_copy):
 def test_shell_lines_are_commands_of_the_checkout(path):
     for block in blocks(path, "sh"):
         for line in block.splitlines():
-            assert re.match(r"python -m experiments (list|run|report)|make \w+|pip install", line), line
+            if line.startswith("mrtsim "):
+                assert main_stops(shlex.split(line, comments=True)[1:]) == 0, line
+            else:
+                assert re.match(r"python -m experiments (list|run|report)|make \w+|pip install", line), line
+
+
+def main_stops(arguments):
+    """The exit code of a command whose output goes to a file."""
+    command = arguments[: arguments.index(">")]
+    try:
+        return main(command)
+    except SystemExit as stop:
+        return stop.code
