@@ -122,15 +122,16 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
 
 
 def _pool() -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
-    import polars as pl
+    import pyarrow.parquet
 
-    frame = pl.read_parquet(POOL).sort("prompt_id", "response_id", maintain_order=True)
-    prompts = frame["prompt_id"].n_unique()
-    topics = frame["group"].to_numpy().reshape(prompts, -1)[:, 0]
+    table: Any = pyarrow.parquet.read_table(POOL)
+    table = table.sort_by([("prompt_id", "ascending"), ("response_id", "ascending")])
+    prompts = len(table["prompt_id"].unique())
+    topics = table["group"].to_numpy().reshape(prompts, -1)[:, 0]
     losses, rewards = (
-        frame[c].to_numpy().astype(np.float64).reshape(prompts, -1) for c in ("loss", "reward")
+        table[c].to_numpy().astype(np.float64).reshape(prompts, -1) for c in ("loss", "reward")
     )
-    embeddings = frame["embedding"].explode().to_numpy().astype(np.float32)
+    embeddings = table["embedding"].combine_chunks().flatten().to_numpy().astype(np.float32)
     return topics, losses, rewards, embeddings.reshape(*losses.shape, -1)
 
 

@@ -12,7 +12,7 @@ import pytest
 import mrtsim
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("jax", "scipy", "equinox", "polars", "pyarrow", "matplotlib")
+HEAVY = ("jax", "scipy", "equinox", "pyarrow", "msgspec", "matplotlib")
 
 
 def python(code, cwd=None, **environment):

@@ -8,12 +8,14 @@ import sys
 from typing import Any
 
 from mrtsim.cli import count, non_negative, number, strict_json, table
+from mrtsim.cli.reading import add_files
 
 DESCRIPTION = """\
 Keep K of N candidate responses of each prompt. The kept rows go unchanged to --out, in the input's format and order.
 
-FILE is CSV, JSONL or Parquet, by its ending, with one row a response, or (JSONL, Parquet) one row a prompt with list
-columns; of such a row every list as long as the pool is cut. In CSV an embedding is a JSON list in its cell.
+A row is a response, or a prompt that holds lists. Of a prompt's row the pool columns are cut: those that are named, and
+with no --pool-columns every list as long as the pool whose elements cannot be parts of one response; the report says
+which. In CSV a list is JSON text in its cell.
 
 strategies:
   rkon              K at random, without replacement: unbiased for the pool
@@ -38,24 +40,31 @@ def add_parser(subparsers: Any) -> None:
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument("file", metavar="FILE", help="candidate pools: .csv, .jsonl or .parquet")
+    add_files(parser)
     parser.add_argument("--strategy", required=True, metavar="NAME", help="one of the above, or of --plugin")
     parser.add_argument("-k", type=count, required=True, metavar="K", help="how many to keep of each prompt")
     parser.add_argument(
-        "--out", required=True, metavar="FILE", help="where the kept rows go; same ending as FILE"
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="where the kept rows go, in FILE's format; FOLDER/ (with the slash) takes one file per FILE",
     )
     columns = parser.add_argument_group("columns")
     columns.add_argument(
         "--prompt-column", default="prompt_id", metavar="NAME", help="prompt id (default: %(default)s)"
     )
     columns.add_argument(
-        "--reward-column", default="reward", metavar="NAME", help="higher is better (default: %(default)s)"
+        "--reward-column", metavar="NAME", help="higher is better (default: reward, where it is there)"
     )
-    columns.add_argument(
-        "--embedding-column", default="embedding", metavar="NAME", help="default: %(default)s"
-    )
+    columns.add_argument("--embedding-column", metavar="NAME", help="default: embedding, where it is there")
     columns.add_argument(
         "--loss-column", metavar="NAME", help="report how selection moves the mean of this column"
+    )
+    columns.add_argument(
+        "--pool-columns",
+        metavar="A,B",
+        default="",
+        help="with one row per prompt: the lists that have one element per candidate, beside those above",
     )
     options = parser.add_argument_group("selection")
     options.add_argument(
@@ -88,17 +97,20 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run `mrtsim select`."""
     from mrtsim.selection.registry import load_plugin
-    from mrtsim.selection.select_file import SelectionReport, select_file
-    from mrtsim.tables.pool_files import Columns
+    from mrtsim.selection.select_file import Columns, SelectionReport, select_file
 
     if args.plugin:
         load_plugin(args.plugin)
     report = select_file(
-        args.file,
+        args.files,
         args.out,
         args.strategy,
         args.k,
         columns=Columns(args.prompt_column, args.reward_column, args.embedding_column, args.loss_column),
+        layout=args.layout,
+        pool_columns=[name for name in args.pool_columns.split(",") if name],
+        format=args.format,
+        missing_ids=args.missing_ids,
         alpha=args.alpha,
         temperature=args.temperature,
         seed=args.seed,
@@ -117,6 +129,10 @@ def run(args: argparse.Namespace) -> int:
     r: SelectionReport = report
     print(f"{args.strategy}, K = {args.k}: kept {r.kept} of {r.candidates} candidates of {r.prompts} prompts")
     print(f"written to {args.out}")
+    if r.cut_columns:
+        print(f"cut columns: {', '.join(r.cut_columns)}")
+    for note in r.notes:
+        print(f"note: {note}")
     if r.short_pools:
         what = "kept whole" if args.short_pools == "keep" else "dropped"
         print(f"{r.short_pools} prompts had fewer than {args.k} candidates and were {what}")

@@ -30,6 +30,7 @@ def select(
     mask: Any = None,
     key: PRNGKeyArray | None = None,
     shape: tuple[int, int] | None = None,
+    numbers: Any = None,
     alpha: float = 1.0,
     temperature: float = 1.0,
 ) -> Int[np.ndarray, "prompts k"]:
@@ -49,6 +50,8 @@ def select(
         mask: (prompts, candidates), True where a candidate exists, for pools of different sizes.
         key: a JAX random key, for random strategies.
         shape: (prompts, candidates), where no array tells it.
+        numbers: (prompts,) whole numbers below 2**32, which each prompt folds into the key; 0, 1, ... by default. A
+            prompt with a number of its own has the same picks whichever others it stands with.
         alpha: exponent of the quality in "dbkon", >= 0; 0 makes it "dkon".
         temperature: of "gumbel", in units of the reward, 0 (BKoN) to infinity (RKoN).
 
@@ -75,7 +78,8 @@ def select(
     options = {name: given[name] for name in method.options}
     kept = np.empty((shape[0], k), np.int32)
     if shape[0]:
-        _keep_blocks(method, key if method.random else None, pool, k, options, kept)
+        each = np.arange(shape[0]) if numbers is None else np.asarray(numbers)
+        _keep_blocks(method, key if method.random else None, each.astype(np.uint32), pool, k, options, kept)
     return kept
 
 
@@ -202,6 +206,7 @@ SIMILARITY_ROUNDING = 1e-6
 def _keep_blocks(
     method: Strategy,
     key: PRNGKeyArray | None,
+    numbers: np.ndarray,
     pool: Pool,
     k: int,
     options: dict[str, float],
@@ -220,10 +225,10 @@ def _keep_blocks(
     def keep(start: int) -> None:
         stop = min(start + size, prompts)
         # The last block is filled with copies of the last prompt, so that nothing is compiled twice.
-        rows = np.minimum(np.arange(start, start + size, dtype=np.uint32), prompts - 1)
+        rows = np.minimum(np.arange(start, start + size), prompts - 1)
         part = jax.tree.map(lambda a: a[start:stop] if stop - start == size else a[rows], pool)
         with jax.enable_x64(True), jax.default_device(devices[start // size % len(devices)]):
-            indices, sound = jax.device_get(_keep_block(method, key, rows, part, k, options))
+            indices, sound = jax.device_get(_keep_block(method, key, numbers[rows], part, k, options))
         if not sound.all():
             _raise_unsound(method, min(start + int(np.argmin(sound)), prompts - 1), pool)
         kept[start:stop] = _checked_kept(method, indices[: stop - start], pool, start)

@@ -1,379 +1,464 @@
-"""How are K of N kept in a file of candidate pools? In bounded memory, and written all at once or not at all.
+"""Selection from files and tables of candidate pools, in bounded memory.
 
-The file is read once where each prompt's rows stand together, twice where they do not; then the embeddings wait in a
-temporary file on disk, and memory grows by at most 40 bytes a row and one entry a prompt.
+A file is read once where each prompt's rows stand together, twice where they do not; then embeddings wait in a
+temporary file on disk, and memory grows by at most 40 bytes per candidate and one entry per prompt.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from mrtsim.errors import InputError
-from mrtsim.selection.registry import strategy
-from mrtsim.selection.select import select
-from mrtsim.tables.pool_files import CHUNK_ROWS, FORMATS, Chunk, Columns, PoolFormat, Wanted
+from mrtsim.selection import chooser as limits
+from mrtsim.selection.chooser import (
+    SQUARES_IN_FLOAT32,
+    SQUARES_IN_FLOAT64,
+    Chooser,
+    SelectionReport,
+    ShortPools,
+    squares_fit,
+    too_many,
+)
+from mrtsim.selection.outputs import WriteTo, kept_rows
+from mrtsim.tables import chunks
+from mrtsim.tables.formats import Tables, open_tables
+from mrtsim.tables.reader import Batch, Kind, Layout, MissingIds, Places, Reader, Wanted
+from mrtsim.tables.values import Wrong, shown
 
-ShortPools = Literal["error", "keep", "drop"]
-# A larger pool is a wrong prompt column, or too large for its pairs to fit in memory.
-MAX_CANDIDATES = 1_000_000
-MAX_COMPARED = 16384
+# Names where none is given; they need not be there.
+USUAL = {"reward": "reward", "embedding": "embedding"}
 
 
 @dataclass(frozen=True)
-class SelectionReport:
-    """How the kept set differs from the pool; means over prompts of per-prompt means, None where not known.
+class Columns:
+    """Names of the columns, or dotted paths.
 
-    `similarity` is the mean (1 + cos)/2 over a prompt's pairs, `k_eff` the similarity score
-    K / (1 + (K - 1) similarity), which ranks kept sets but is not a calibrated effective number.
+    Attributes:
+        prompt: ids of the prompts.
+        reward: higher is better; where None, "reward" is read if it is there.
+        embedding: one vector per candidate; where None, "embedding" is read if it is there.
+        loss: only reported on; None for none.
     """
 
-    prompts: int
-    candidates: int
-    kept: int
-    short_pools: int
-    reward_pool: float | None
-    reward_kept: float | None
-    similarity_pool: float | None
-    similarity_kept: float | None
-    k_eff: float | None
-    loss_pool: float | None
-    loss_kept: float | None
+    prompt: str = "prompt_id"
+    reward: str | None = None
+    embedding: str | None = None
+    loss: str | None = None
 
 
 def select_file(
-    source: str | os.PathLike[str],
+    source: Tables,
     destination: str | os.PathLike[str],
     strategy_name: str,
     k: int,
     *,
     columns: Columns | None = None,
-    alpha: float = 1.0,
-    temperature: float = 1.0,
+    layout: Layout | None = None,
+    pool_columns: Sequence[str] = (),
+    format: str | None = None,
+    missing_ids: MissingIds = "error",
     seed: int = 0,
     short_pools: ShortPools = "error",
     progress: bool = False,
+    **options: Any,
 ) -> SelectionReport:
-    """Keep k candidates of each prompt of a file; the kept rows go to another file of the same format and order.
+    """Keep k candidates of each prompt; the kept rows go to a file of the same format, unchanged and in order.
 
     Args:
-        source: CSV, JSONL or Parquet, by its ending.
-        destination: written only when complete; has the same ending.
+        source: a file, a folder of shards, a pattern, "-" for standard input, several of these, or a table of pandas,
+            polars, pyarrow or `datasets`.
+        destination: written only when complete. One file in the input's format; or with a slash at its end, a folder
+            for one file per input file.
         strategy_name: a registered strategy.
         k: how many to keep of each prompt.
         columns: their names.
-        alpha: exponent of the quality in "dbkon".
-        temperature: of "gumbel".
-        seed: of random strategies.
+        layout: "rows" (one row per response) or "prompts" (one row per prompt, whose lists are cut); None recognises
+            it.
+        pool_columns: with one row per prompt, the lists to cut beside those of `columns`; if none is named, all lists
+            that are certain to be pools.
+        format: of the files, such as "csv"; None recognises it.
+        missing_ids: a row without a prompt id is an error, or is dropped and counted ("drop").
+        seed: of random strategies; a prompt's picks depend on it and on the prompt's id.
         short_pools: what to do with a prompt of fewer than k candidates: "error", "keep" all it has, or "drop" it.
         progress: whether to show a progress bar on standard error.
+        **options: of the strategy, such as `alpha`.
 
     Raises:
         InputError: a file, a column, a value or an argument is wrong.
     """
-    columns = columns or Columns()
-    kernel = strategy(strategy_name)
-    source, destination = _checked_paths(Path(source), Path(destination))
-    needs = set(kernel.needs)
-    wanted = Wanted("rewards" in needs, bool(needs & {"embeddings", "similarity", "distance"}))
-    chooser = Chooser(kernel.name, k, alpha, temperature, seed, short_pools, wanted)
-    format_ = FORMATS[source.suffix.lower()](source, columns, wanted)
-    with _atomic(destination) as partial:
-        try:
-            format_.write(partial, _kept_together(format_, chooser, progress))
-        except _Scattered:
-            chooser = Chooser(kernel.name, k, alpha, temperature, seed, short_pools, wanted)
-            with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".mrtsim-") as folder:
-                keep = _keep_scattered(format_, chooser, Path(folder), progress)
-            format_.write(partial, _copy(format_, keep, progress))
-    return chooser.report()
+    run = _Run(
+        source, strategy_name, k, columns, layout, pool_columns, format, missing_ids, seed, short_pools
+    )
+    run.options, run.progress = options, progress
+    with kept_rows(run.reader.tables, destination) as (write, room):
+        return run.keep(write, room)
 
 
 class _Scattered(Exception):
     """A prompt's rows do not stand together, or seem not to."""
 
 
-@dataclass
-class _Mean:
-    total: float = 0.0
-    count: int = 0
-
-    def add(self, values: NDArray[np.float64]) -> None:
-        self.total += float(np.sum(values))
-        self.count += values.size
-
-    def value(self) -> float | None:
-        return self.total / self.count if self.count else None
+class _Wide(Exception):
+    """Embeddings need float64."""
 
 
-@dataclass
-class Chooser:
-    """Selects within whole prompts and adds up the report."""
+class _Run:
+    """One selection: the reader, and how its batches become kept rows."""
 
-    strategy: str
-    k: int
-    alpha: float
-    temperature: float
-    seed: int
-    short_pools: ShortPools
-    wanted: Wanted
-    prompts: int = 0
-    candidates: int = 0
-    kept: int = 0
-    short: int = 0
-    means: dict[str, _Mean] = field(default_factory=dict)
-
-    def keep(
+    def __init__(
         self,
-        names: Sequence[str],
-        sizes: NDArray[np.int64],
-        rewards: NDArray[np.float64] | None,
-        embeddings: NDArray[np.float32] | None,
-        losses: NDArray[np.float64] | None,
-    ) -> NDArray[np.bool_]:
-        """Which candidates to keep: arrays over the candidates of consecutive prompts of these sizes."""
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        keep = np.zeros(starts[-1], bool)
-        short = sizes < self.k
-        if short.any() and self.short_pools == "error":
-            first = int(np.argmax(short))
-            raise InputError(
-                f"prompt {names[first]!r} has {sizes[first]} candidates, fewer than -k {self.k}; lower -k, or say "
-                "--short-pools keep (all it has) or --short-pools drop (leave such prompts out)"
-            )
-        if self.short_pools == "keep":
-            keep[np.repeat(short, sizes)] = True
-        if sizes.size and sizes.max() > (MAX_COMPARED if self.wanted.embeddings else MAX_CANDIDATES):
-            raise _too_many(names[int(np.argmax(sizes))])
-        # Ragged pools are padded to a power of two, so that few shapes are compiled.
-        ragged = sizes.size > 0 and sizes.min() != sizes.max()
-        widths = 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64) if ragged else sizes
-        key = jax.random.fold_in(jax.random.key(self.seed), self.prompts)
-        for width in np.unique(widths[~short]):
-            rows = np.flatnonzero((widths == width) & ~short)
-            inside = np.arange(width) < sizes[rows, None]
-            at = np.where(inside, starts[rows, None] + np.arange(width), starts[rows, None])
-            chosen = select(
-                self.strategy,
-                self.k,
-                rewards=rewards[at] if rewards is not None and self.wanted.rewards else None,
-                embeddings=embeddings[at] if embeddings is not None and self.wanted.embeddings else None,
-                mask=inside,
-                key=jax.random.fold_in(key, int(width)),
-                alpha=self.alpha,
-                temperature=self.temperature,
-            )
-            keep[np.take_along_axis(at, chosen, axis=1)] = True
-        self._count(starts, sizes, short, keep, rewards, embeddings, losses)
-        return keep
-
-    def _count(
-        self,
-        starts: NDArray[np.int64],
-        sizes: NDArray[np.int64],
-        short: NDArray[np.bool_],
-        keep: NDArray[np.bool_],
-        rewards: NDArray[np.float64] | None,
-        embeddings: NDArray[np.float32] | None,
-        losses: NDArray[np.float64] | None,
+        source: Tables,
+        strategy_name: str,
+        k: int,
+        columns: Columns | None,
+        layout: Layout | None,
+        pool_columns: Sequence[str],
+        format: str | None,
+        missing_ids: MissingIds,
+        seed: int,
+        short_pools: ShortPools,
     ) -> None:
-        self.prompts += sizes.size
-        self.candidates += int(starts[-1])
-        self.short += int(short.sum())
-        self.kept += int(keep.sum())
-        if not sizes.size:
-            return
-        left = np.add.reduceat(keep, starts[:-1])
-        some = left > 0
-        for name, values in (("reward", rewards), ("loss", losses)):
-            if values is not None:
-                self._add(f"{name} pool", np.add.reduceat(values, starts[:-1]) / sizes)
-                self._add(
-                    f"{name} kept",
-                    (np.add.reduceat(np.where(keep, values, 0), starts[:-1]) / np.maximum(left, 1))[some],
-                )
-        if embeddings is not None:
-            units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-            pool = _mean_similarity(np.add.reduceat(units, starts[:-1]), sizes)
-            units[~keep] = 0
-            kept = _mean_similarity(np.add.reduceat(units, starts[:-1]), left)
-            pairs = left > 1
-            self._add("similarity pool", pool[sizes > 1])
-            self._add("similarity kept", kept[pairs])
-            self._add("k_eff", (left / (1 + (left - 1) * kept))[pairs])
-
-    def _add(self, name: str, values: NDArray[np.float64]) -> None:
-        self.means.setdefault(name, _Mean()).add(values)
-
-    def report(self) -> SelectionReport:
-        """What was kept so far."""
-
-        def mean(name: str) -> float | None:
-            return self.means.get(name, _Mean()).value()
-
-        return SelectionReport(
-            prompts=self.prompts,
-            candidates=self.candidates,
-            kept=self.kept,
-            short_pools=self.short,
-            reward_pool=mean("reward pool"),
-            reward_kept=mean("reward kept"),
-            similarity_pool=mean("similarity pool"),
-            similarity_kept=mean("similarity kept"),
-            k_eff=mean("k_eff"),
-            loss_pool=mean("loss pool"),
-            loss_kept=mean("loss kept"),
+        self.arguments = strategy_name, k, seed, short_pools
+        self.options: dict[str, Any] = {}
+        self.progress = False
+        needs = Chooser(*self.arguments, self.options)
+        self.needs_rewards, self.needs_embeddings = needs.needs_rewards, needs.needs_embeddings
+        c = columns or Columns()
+        wanted = [Wanted("prompt", c.prompt, "id", "--prompt-column")]
+        read: tuple[tuple[str, str | None, bool, Kind], ...] = (
+            ("reward", c.reward, self.needs_rewards, "number"),
+            ("embedding", c.embedding, self.needs_embeddings, "vector"),
         )
+        for role, name, needed, kind in read:
+            column, named = name or USUAL[role], name is not None
+            wanted.append(Wanted(role, column, kind, f"--{role}-column", required=needed, named=named))
+        if c.loss is not None:
+            wanted.append(Wanted("loss", c.loss, "number", "--loss-column"))
+        tables = open_tables(source, format)
+        self.reader = Reader(tables, wanted, layout, tuple(pool_columns), missing_ids)
+        self.chooser = needs
 
+    def keep(self, write: WriteTo, room: Path) -> SelectionReport:
+        """Choose, and write the kept rows.
 
-def _too_many(prompt: str) -> InputError:
-    return InputError(
-        f"prompt {prompt!r} has too many candidates (at most {MAX_CANDIDATES}, or {MAX_COMPARED} where embeddings are "
-        "compared pair by pair); is the prompt column the right one?"
-    )
+        Args:
+            write: takes the number of the input file and kept rows.
+            room: a folder for temporary files.
+        """
+        notes: list[str] = []
+        try:
+            self._start()
+            self._together(write)
+        except _Scattered:
+            notes = ["the rows of a prompt do not stand together, so the input was read twice"]
+            self._scattered(write, room)
+        if self.chooser.prompts > 1 and self.chooser.prompts == self.chooser.candidates:
+            raise self.reader.tables[0].file.error(
+                "every prompt has one candidate, so there is nothing to choose; is the list of candidates nested in a "
+                f"column (--layout prompts, --pool-columns), or the prompt column {self.reader.prompt.column!r} unique "
+                "per row?"
+            )
+        return self.chooser.report(self.reader.cut_columns, [*self.reader.notes(), *notes])
 
+    def _start(self) -> None:
+        self.reader.reset()
+        self.chooser = Chooser(*self.arguments, self.options)
 
-def _mean_similarity(sums: NDArray[np.floating], count: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean (1 + cos)/2 over the pairs of `count` unit vectors, from their sum: no pair is formed."""
-    squares = np.sum(np.square(sums, dtype=np.float64), axis=1)
-    return 0.5 + 0.5 * (squares - count) / np.maximum(count * (count - 1), 1)
+    def _batches(self, copies: bool) -> Iterator[Batch]:
+        """Checked batches."""
+        from tqdm import tqdm
 
+        width: int | None = None
+        with tqdm(unit="row", unit_scale=True, desc="select", disable=not self.progress) as bar:
+            for batch in self.reader.batches(copies=copies):
+                vectors = batch.vectors.get("embedding")
+                if vectors is not None and len(vectors):
+                    vectors, width = self._checked_vectors(batch, vectors, width)
+                    batch.vectors["embedding"] = vectors
+                if (empty := (batch.sizes == 0) & ~batch.dropped).any():
+                    if self.chooser.short_pools == "error":
+                        raise self.reader.error(
+                            "an empty pool: no list, or one without elements; remove the row, or say "
+                            "--short-pools drop",
+                            batch.file,
+                            batch.first_row + int(np.argmax(empty)),
+                        )
+                    self.chooser.count_missing(int(empty.sum()))
+                yield batch
+                bar.update(len(batch.records))
 
-def _kept_together(format_: PoolFormat, chooser: Chooser, progress: bool) -> Iterator[Any]:
-    """Kept records where each prompt's rows stand together; raises _Scattered at the first that do not."""
-    closed: set[str] = set()
-    waiting: Chunk | None = None
-    for chunk in format_.chunks(progress):
-        if chunk.sizes is not None:
-            yield format_.kept(chunk, _choose(chooser, chunk, chunk.prompts, chunk.sizes))
-            continue
-        chunk = chunk if waiting is None else format_.join(waiting, chunk)
-        if len(chunk.prompts) > MAX_CANDIDATES:
-            raise _too_many(chunk.prompts[0])
-        names, starts = _runs(chunk.prompts)
-        for name in names[:-1]:
-            if name in closed:
+    def _checked_vectors(self, batch: Batch, vectors: Any, width: int | None) -> tuple[Any, int | None]:
+        """Embeddings as float32 where that is enough; None where they are only reported on and cannot be used."""
+        good = squares_fit(vectors, SQUARES_IN_FLOAT64)
+        if good.all() and width in (None, vectors.shape[1]):
+            if vectors.dtype != np.float32 and squares_fit(vectors, SQUARES_IN_FLOAT32).all():
+                vectors = vectors.astype(np.float32)
+            return vectors, vectors.shape[1]
+        if not self.needs_embeddings:
+            return None, width
+        at = np.repeat(np.arange(len(batch.records)), batch.sizes)
+        index, message = 0, f"an embedding of {vectors.shape[1]} features where others have {width}"
+        if not good.all():
+            index = int(np.argmin(good))
+            message = "its features are too large or too small to compare; scale the embedding to length 1"
+            if not vectors[index].any():
+                message = "an embedding of zeros has no direction; remove the row or mend the embedding"
+        column = next(w.column for w in self.reader.roles if w.role == "embedding")
+        raise self.reader.error(message, batch.file, batch.first_row + int(at[index]), column)
+
+    # Each prompt's rows stand together
+
+    def _together(self, write: WriteTo) -> None:
+        """Choose and write while reading; raises _Scattered at the first prompt that does not stand together."""
+        waiting = _Waiting()
+        closed = np.zeros(0, bool)
+        queue = _Queue(self, write)
+        for batch in self._batches(copies=True):
+            queue.put(batch)
+            waiting = waiting.joined(batch)
+            codes = waiting.codes
+            if len(codes) == 0:
+                queue.decided(np.zeros(0, bool))
+                continue
+            if len(codes) > limits.MAX_CANDIDATES and (codes == codes[0]).all():
+                raise too_many(self.reader.names("prompt")[codes[0]])
+            starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
+            prompts, whole = codes[starts], int(starts[-1])
+            closed = np.concatenate([closed, np.zeros(max(0, codes.max() + 1 - len(closed)), bool)])
+            if closed[prompts].any() or len(np.unique(prompts)) < len(prompts):
                 raise _Scattered
-            closed.add(name)
-        if names[-1] in closed:
-            raise _Scattered
-        whole, waiting = chunk.cut(0, starts[-1]), chunk.cut(starts[-1], len(chunk.prompts))
-        sizes = np.diff(starts)
-        if chooser.short_pools == "error" and np.any(sizes < chooser.k):
+            closed[prompts[:-1]] = True
+            queue.decided(self._choose(prompts[:-1], np.diff(starts), waiting.part(0, whole)))
+            waiting = waiting.part(whole, len(codes))
+        codes = waiting.codes
+        if len(codes):
+            queue.decided(self._choose(codes[:1], np.array([len(codes)]), waiting))
+
+    def _choose(
+        self, prompts: NDArray[np.int64], sizes: NDArray[np.int64], of: _Waiting
+    ) -> NDArray[np.bool_]:
+        if not len(prompts):
+            return np.zeros(0, bool)
+        if self.chooser.short_pools == "error" and (sizes < self.chooser.k).any():
             # Too few so far: the rest may come later in the file, which the second way of reading finds out.
             raise _Scattered
-        if sizes.size:
-            yield format_.kept(whole, _choose(chooser, whole, names[:-1], sizes))
-    if waiting is not None:
-        yield format_.kept(
-            waiting, _choose(chooser, waiting, waiting.prompts[:1], np.array([len(waiting.prompts)]))
+        names = self.reader.names("prompt")
+        return self.chooser.keep(
+            [names[p] for p in prompts.tolist()], sizes, of.rewards, of.embeddings, of.losses
         )
 
-
-def _choose(
-    chooser: Chooser, chunk: Chunk, names: Sequence[str], sizes: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    return chooser.keep(names, sizes, chunk.rewards, chunk.embeddings, chunk.losses)
-
-
-def _runs(prompts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """The prompts of each run of equal neighbours, and where it starts."""
-    new = [i for i, name in enumerate(prompts) if i == 0 or name != prompts[i - 1]]
-    return [prompts[i] for i in new], np.asarray(new, np.int64)
-
-
-def _keep_scattered(format_: PoolFormat, chooser: Chooser, folder: Path, progress: bool) -> NDArray[np.bool_]:
-    """First pass over a file whose prompts are scattered: which rows to keep."""
-    codes: dict[str, int] = {}
-    parts: dict[str, list[NDArray[Any]]] = {"code": [], "rewards": [], "losses": []}
-    widths: list[int] = []
-    spill = folder / "embeddings"
-    with spill.open("wb") as file:
-        for chunk in format_.chunks(progress):
-            parts["code"].append(np.array([codes.setdefault(p, len(codes)) for p in chunk.prompts], np.int32))
-            for name in ("rewards", "losses"):
-                if (values := getattr(chunk, name)) is not None:
-                    parts[name].append(values)
-            if chunk.embeddings is not None:
-                widths.append(chunk.embeddings.shape[1])
-                if chooser.wanted.embeddings:
-                    format_.same_width(widths[0], widths[-1], chunk.position)
-                file.write(chunk.embeddings.tobytes())
-    code = np.concatenate(parts["code"])
-    # A column that is only reported on may be unreadable in some chunk; then it is not reported on.
-    rewards, losses = (
-        np.concatenate(parts[n]) if sum(map(len, parts[n])) == len(code) else None
-        for n in ("rewards", "losses")
-    )
-    complete = len(set(widths)) == 1 and spill.stat().st_size == 4 * widths[0] * len(code)
-    embeddings = np.memmap(spill, np.float32, "r", shape=(len(code), widths[0])) if complete else None
-    order = np.argsort(code, kind="stable")
-    sizes = np.bincount(code).astype(np.int64)
-    names = list(codes)
-    ends = np.cumsum(sizes)
-    keep = np.zeros(len(code), bool)
-    first = 0
-    while first < len(names):
-        begin = ends[first] - sizes[first]
-        last = max(first + 1, int(np.searchsorted(ends, begin + CHUNK_ROWS, side="right")))
-        rows = order[begin : ends[last - 1]]
-        keep[rows] = chooser.keep(
-            names[first:last],
-            sizes[first:last],
-            None if rewards is None else rewards[rows],
-            None if embeddings is None else np.asarray(embeddings[rows]),
-            None if losses is None else losses[rows],
+    def write_batch(self, write: WriteTo, batch: Batch, keep: NDArray[np.bool_]) -> None:
+        """Write the kept rows of a batch; `keep` runs over its candidates."""
+        self.write_records(
+            write, batch.file, batch.first_row, batch.records, batch.sizes, batch.dropped, keep
         )
-        first = last
-    return keep
+
+    def write_records(
+        self,
+        write: WriteTo,
+        file: int,
+        row: int,
+        records: Any,
+        sizes: NDArray[np.int64],
+        dropped: NDArray[np.bool_],
+        keep: NDArray[np.bool_],
+    ) -> None:
+        """Write the kept rows of records.
+
+        Args:
+            write: takes the number of the input file and kept rows.
+            file: number of the input file.
+            row: of the first record in it.
+            records: as read.
+            sizes: candidates of each record.
+            dropped: records without an id.
+            keep: over the candidates.
+        """
+        if self.reader.layout == "rows":
+            rows = np.zeros(len(records), bool)
+            rows[~dropped] = keep
+            write(file, records.kept(rows))
+            return
+        parts: list[Any] = np.split(keep, np.cumsum(sizes)[:-1])
+        for index in np.flatnonzero(sizes == 0).tolist():
+            if dropped[index] or self.chooser.short_pools == "drop":
+                parts[index] = None
+        try:
+            write(file, records.cut(parts, self.reader.pools.roots[file]))
+        except Wrong as wrong:
+            raise self.reader.error(wrong.message, file, row + wrong.index) from None
+
+    # Prompts are scattered
+
+    def _scattered(self, write: WriteTo, room: Path) -> None:
+        """First which candidates to keep, with the embeddings on disk; then read again and write."""
+        try:
+            keep, sizes, dropped = self._first_pass(room, np.float32)
+        except _Wide:
+            keep, sizes, dropped = self._first_pass(room, np.float64)
+        row = candidate = 0
+        for number, table in enumerate(self.reader.tables):
+            inside = 0
+            for records in table.records([], copies=True):
+                here = slice(row, row + len(records))
+                if here.stop > len(sizes):
+                    raise table.file.error("changed while it was read; wait until it is complete")
+                count = int(sizes[here].sum())
+                self.write_records(
+                    write,
+                    number,
+                    inside,
+                    records,
+                    sizes[here],
+                    dropped[here],
+                    keep[candidate : candidate + count],
+                )
+                row, inside, candidate = here.stop, inside + len(records), candidate + count
+            table.file.check_unchanged()
+        if row != len(sizes):
+            raise self.reader.tables[0].file.error("changed while it was read; wait until it is complete")
+
+    def _first_pass(self, room: Path, precision: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Which candidates to keep; and of each record its number of candidates, and whether it has no id."""
+        self._start()
+        codes: list[NDArray[np.int32]] = []
+        numbers: dict[str, list[NDArray[np.float64]] | None] = {"reward": [], "loss": []}
+        sizes: list[NDArray[np.int32]] = []
+        dropped: list[NDArray[np.bool_]] = []
+        width: int | None = 0
+        places = Places()
+        spill = room / "embeddings"
+        with spill.open("wb") as file:
+            for batch in self._batches(copies=self.reader.layout == "prompts"):
+                codes.append(batch.ids["prompt"].astype(np.int32))
+                sizes.append(batch.sizes.astype(np.int32))
+                dropped.append(batch.dropped)
+                places.add(batch)
+                for name, parts in numbers.items():
+                    values = batch.numbers.get(name)
+                    if values is None:
+                        numbers[name] = None
+                    elif parts is not None:
+                        parts.append(values)
+                vectors = batch.vectors.get("embedding")
+                if vectors is None and len(codes[-1]):
+                    width = None
+                elif vectors is not None and width is not None and len(vectors):
+                    if vectors.dtype != np.float32 and precision is np.float32:
+                        raise _Wide
+                    width = vectors.shape[1]
+                    file.write(vectors.astype(precision, copy=False).tobytes())
+        code = np.concatenate(codes)
+        rewards, losses = (None if parts is None else np.concatenate(parts) for parts in numbers.values())
+        embeddings = None
+        if width and len(code):
+            embeddings = np.memmap(spill, precision, "r", shape=(len(code), width))
+        keep = self._keep_of_all(code, rewards, embeddings, losses, places)
+        return keep, np.concatenate(sizes), np.concatenate(dropped)
+
+    def _keep_of_all(
+        self,
+        code: NDArray[np.int32],
+        rewards: NDArray[np.float64] | None,
+        embeddings: Any,
+        losses: NDArray[np.float64] | None,
+        places: Places,
+    ) -> NDArray[np.bool_]:
+        order = np.argsort(code, kind="stable")
+        counts = np.bincount(code) if len(code) else np.zeros(0, np.int64)
+        prompts = np.flatnonzero(counts)
+        sizes = counts[prompts].astype(np.int64)
+        names = self.reader.names("prompt")
+        ends = np.cumsum(sizes)
+        k = self.chooser.k
+        if self.chooser.short_pools == "error" and (sizes < k).any():
+            first = int(np.argmax(sizes < k))
+            file, row = places.of(int(order[ends[first] - sizes[first]]))
+            raise self.reader.error(
+                f"prompt {shown(names[prompts[first]])} has {counted(int(sizes[first]))}, fewer than -k {k}; lower "
+                "-k, or say --short-pools keep (all it has) or --short-pools drop (leave such prompts out)",
+                file,
+                row,
+            )
+        keep = np.zeros(len(code), bool)
+        first = 0
+        while first < len(prompts):
+            begin = ends[first] - sizes[first]
+            last = max(first + 1, int(np.searchsorted(ends, begin + chunks.ROWS // 4, side="right")))
+            rows = order[begin : ends[last - 1]]
+            keep[rows] = self.chooser.keep(
+                [names[p] for p in prompts[first:last].tolist()],
+                sizes[first:last],
+                None if rewards is None else rewards[rows],
+                None if embeddings is None else np.asarray(embeddings[rows]),
+                None if losses is None else losses[rows],
+            )
+            if embeddings is not None and hasattr(mmap, "MADV_DONTNEED"):
+                embeddings._mmap.madvise(mmap.MADV_DONTNEED)  # or the file's pages count as our memory
+            first = last
+        return keep
 
 
-def _copy(format_: PoolFormat, keep: NDArray[np.bool_], progress: bool) -> Iterator[Any]:
-    """Second pass: the kept records."""
-    row = 0
-    for chunk in format_.chunks(progress):
-        yield format_.kept(chunk, keep[row : row + len(chunk.prompts)])
-        row += len(chunk.prompts)
+def counted(candidates: int) -> str:
+    """A number of candidates in words."""
+    return "1 candidate" if candidates == 1 else f"{candidates} candidates"
 
 
-def _checked_paths(source: Path, destination: Path) -> tuple[Path, Path]:
-    if source.suffix.lower() not in FORMATS:
-        raise InputError(f"{source}: the ending must be one of {', '.join(FORMATS)}")
-    if destination.suffix.lower() != source.suffix.lower():
-        raise InputError(
-            f"{destination}: kept rows stay in the input's format, so it must end in {source.suffix}"
+class _Waiting(NamedTuple):
+    """Candidates that are not decided yet, with what is known of each."""
+
+    codes: NDArray[np.int64] = np.zeros(0, np.int64)
+    rewards: NDArray[np.float64] | None = None
+    embeddings: NDArray[np.floating] | None = None
+    losses: NDArray[np.float64] | None = None
+
+    def joined(self, batch: Batch) -> _Waiting:
+        """These, and then the candidates of a batch."""
+        new = _Waiting(
+            batch.ids["prompt"],
+            batch.numbers.get("reward"),
+            batch.vectors.get("embedding"),
+            batch.numbers.get("loss"),
         )
-    try:
-        if not source.is_file():
-            raise InputError(f"{source} is not a file" if source.exists() else f"{source} does not exist")
-        if not destination.parent.is_dir():
-            raise InputError(f"{destination.parent} is not a folder; make it first")
-        if destination.is_dir():
-            raise InputError(f"{destination} is a folder; name a file")
-        if destination.exists() and destination.samefile(source):
-            raise InputError(f"{destination} is the input; name another file")
-    except OSError as error:  # a name that is too long, a folder that may not be read
-        raise InputError(f"{error.filename}: {error.strerror}") from None
-    return source, destination
+        if not len(self.codes):
+            return new
+        if not len(new.codes):
+            return self
+        return _Waiting(
+            *(
+                None if a is None or b is None else np.concatenate([a, b])
+                for a, b in zip(self, new, strict=True)
+            )  # type: ignore[arg-type]
+        )
+
+    def part(self, start: int, stop: int) -> _Waiting:
+        """Candidates start to stop."""
+        return _Waiting(*(None if a is None else a[start:stop] for a in self))  # type: ignore[arg-type]
 
 
-@contextmanager
-def _atomic(destination: Path) -> Iterator[Path]:
-    """A path beside the destination that takes its place only when all went well."""
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, destination)
-    except OSError as error:
-        raise InputError(f"cannot write {destination}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+@dataclass
+class _Queue:
+    """Batches in order, each written when all its candidates are decided."""
+
+    run: _Run
+    write: WriteTo
+    batches: list[Batch] = field(default_factory=list)
+    keep: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+
+    def put(self, batch: Batch) -> None:
+        """One more batch."""
+        self.batches.append(batch)
+
+    def decided(self, keep: NDArray[np.bool_]) -> None:
+        """The answers for the next candidates."""
+        self.keep = np.concatenate([self.keep, keep])
+        while self.batches and (count := int(self.batches[0].sizes.sum())) <= len(self.keep):
+            self.run.write_batch(self.write, self.batches.pop(0), self.keep[:count])
+            self.keep = self.keep[count:]

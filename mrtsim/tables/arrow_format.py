@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mrtsim.errors import InputError
-from mrtsim.tables.format import CHUNK_BYTES, CHUNK_ROWS, Format, Records, Write
+from mrtsim.tables import chunks
+from mrtsim.tables.format import Format, Records, Write
 from mrtsim.tables.parquet_format import why_schemas_differ
 from mrtsim.tables.values import first_line
 
@@ -113,7 +114,13 @@ class ArrowFormat(Format):
                             "for itself (--out FOLDER/)"
                         ) from None
 
-            yield write
+            try:
+                yield write
+            except BaseException:
+                if writer is not None:
+                    with suppress(Exception):  # the file goes away
+                        writer.close()
+                raise
             if writer is None:
                 write(self.schema.empty_table())
             if writer is not None:
@@ -147,6 +154,6 @@ class ArrowFormat(Format):
 
 def sliced(batch: Any) -> Iterator[Any]:
     """A batch in parts of bounded size."""
-    rows = max(1, min(CHUNK_ROWS, int(batch.num_rows * 4 * CHUNK_BYTES / (batch.nbytes + 1))))
+    rows = max(1, min(chunks.ROWS, int(batch.num_rows * 4 * chunks.BYTES / (batch.nbytes + 1))))
     for start in range(0, batch.num_rows, rows):
         yield batch.slice(start, rows)

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrtsim.errors import InputError
-from mrtsim.tables import paths
+from mrtsim.tables import chunks, paths
 from mrtsim.tables.columns import PythonColumn
 from mrtsim.tables.cut import cut_cell, is_whole
-from mrtsim.tables.format import CHUNK_BYTES, Format, Records, Write
+from mrtsim.tables.format import Format, Records, Write
 from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed
 
 ROWS_AT_ONCE = 4096
@@ -54,11 +54,9 @@ class CsvFormat(Format):
         """A reader of the file's rows; `record` receives the lines that each is read from."""
         limit = csv.field_size_limit(sys.maxsize)  # a cell may hold an embedding; the limit is global
         try:
-            with self.file.open() as file:
-                lines: Any = io.TextIOWrapper(file, "utf-8-sig", newline="\n")  # type: ignore[type-var]
-                if record is not None:
-                    lines = _remembered(lines, record)
-                yield csv.reader(lines, strict=True, delimiter=self.delimiter)
+            with self.file.open() as file, io.TextIOWrapper(file, "utf-8-sig", newline="\n") as lines:  # type: ignore[type-var]
+                each = lines if record is None else _remembered(lines, record)
+                yield csv.reader(each, strict=True, delimiter=self.delimiter)
         except (csv.Error, UnicodeDecodeError) as error:
             raise self._explained(error) from None
         finally:
@@ -76,10 +74,10 @@ class CsvFormat(Format):
     def _records_alone(self) -> Iterator[CsvRecords]:
         with self._rows() as rows:
             names = self._header(rows)
-            many = 64
+            many = min(64, chunks.ROWS)
             while batch := list(islice(rows, many)):
                 size = sum(sum(map(len, row)) + len(row) for row in batch[:64]) / len(batch[:64])
-                many = max(1, min(ROWS_AT_ONCE, int(CHUNK_BYTES / (size + 1))))
+                many = max(1, min(ROWS_AT_ONCE, chunks.ROWS, int(chunks.BYTES / (size + 1))))
                 if set(map(len, batch)) != {len(names)}:
                     batch = [row for row in batch if row]  # blank lines
                     if not set(map(len, batch)) <= {len(names)}:
@@ -102,7 +100,7 @@ class CsvFormat(Format):
                     texts.append(record[0] if len(record) == 1 else "".join(record))
                     size += len(texts[-1])
                 record.clear()
-                if len(batch) >= ROWS_AT_ONCE or size > CHUNK_BYTES:
+                if len(batch) >= min(ROWS_AT_ONCE, chunks.ROWS) or size > chunks.BYTES:
                     yield CsvRecords(self, names, batch, texts)
                     batch, texts, size = [], [], 0
             if batch:

@@ -15,10 +15,6 @@ from mrtsim.tables import paths
 from mrtsim.tables.columns import Column
 from mrtsim.tables.sources import InputFile
 
-# Records that are in memory at once, and the bytes of text that they are read from.
-CHUNK_ROWS = 65536
-CHUNK_BYTES = 4 << 20
-
 Write = Callable[[Any], None]
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrtsim.tables import paths
+from mrtsim.tables import chunks, paths
 from mrtsim.tables.columns import PythonColumn
 from mrtsim.tables.cut import cut_record, is_whole
-from mrtsim.tables.format import CHUNK_BYTES, Format, Records, Write
+from mrtsim.tables.format import Format, Records, Write
 from mrtsim.tables.jsonl_format import FIRST_OBJECTS
 from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed
 from mrtsim.tables.values import shown
@@ -50,7 +50,7 @@ class JsonFormat(Format):
             empty = False
             batch.append((before, text, value))
             size += len(text)
-            if size > CHUNK_BYTES:
+            if size > chunks.BYTES:
                 yield JsonObjects(batch)
                 batch, size = [], 0
         if empty:
@@ -75,7 +75,7 @@ class JsonFormat(Format):
                 nonlocal text, at, counted, ended
                 here()
                 counted = 0
-                block = file.read(max(CHUNK_BYTES, len(text) - at))
+                block = file.read(max(chunks.BYTES, len(text) - at))
                 ended = not block
                 try:
                     text, at = text[at:] + decode.decode(block, ended), 0

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrtsim.errors import InputError
-from mrtsim.tables import paths
+from mrtsim.tables import chunks, paths
 from mrtsim.tables.columns import PythonColumn
 from mrtsim.tables.cut import cut_record, is_whole
-from mrtsim.tables.format import CHUNK_BYTES, Format, Records, Write
+from mrtsim.tables.format import Format, Records, Write
 from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed
 from mrtsim.tables.values import shown
 
@@ -113,7 +113,7 @@ class JsonlFormat(Format):
         with self.file.open() as file:
             rest = file.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
             waiting = [rest]
-            while block := file.read(CHUNK_BYTES):
+            while block := file.read(chunks.BYTES):
                 end = block.rfind(b"\n") + 1
                 if end:
                     yield b"".join([*waiting, block[:end]])

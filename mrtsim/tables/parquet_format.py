@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mrtsim.errors import InputError
-from mrtsim.tables.format import CHUNK_BYTES, CHUNK_ROWS, Format, Records, Write
+from mrtsim.tables import chunks
+from mrtsim.tables.format import Format, Records, Write
 from mrtsim.tables.values import first_line
 
 
@@ -72,13 +73,14 @@ class ParquetFormat(Format):
                 raise self.file.error("has columns but no rows")
             groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
             size = sum(group.total_byte_size for group in groups) / meta.num_rows
-            rows = max(1, min(CHUNK_ROWS, int(4 * CHUNK_BYTES / (size + 1))))
+            rows = max(1, min(chunks.ROWS, int(4 * chunks.BYTES / (size + 1))))
             names = None if copies or columns is None else list(columns)
             for batch in parquet.iter_batches(rows, columns=names):
                 yield ArrowRecords(batch)
 
     @contextmanager
     def writer(self, path: Path) -> Iterator[Write]:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         with self._opened() as parquet:
@@ -93,9 +95,20 @@ class ParquetFormat(Format):
                         file, table.schema, compression=compression, use_deprecated_int96_timestamps=old_times
                     )
                 if table.num_rows:
-                    writer.write_table(table)
+                    try:
+                        writer.write_table(table)
+                    except pa.ArrowException as error:
+                        raise self.file.error(
+                            f"its rows cannot be written as Parquet ({first_line(error)})"
+                        ) from None
 
-            yield write
+            try:
+                yield write
+            except BaseException:
+                if writer is not None:
+                    with suppress(Exception):  # the file goes away
+                        writer.close()
+                raise
             if writer is None:
                 write(self.schema.empty_table())
             if writer is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mrtsim.errors import InputError
 from mrtsim.tables.formats import Tables, open_tables
-from mrtsim.tables.reader import Kind, Layout, MissingIds, Reader, Wanted
+from mrtsim.tables.reader import Kind, Layout, MissingIds, Places, Reader, Wanted
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class ColumnData:
         dropped: rows that were left out since an id was missing.
         notes: what a report should say about the reading.
         reader: behind it; gives messages their place.
+        places: where each response stands.
     """
 
     ids: dict[str, Ids]
@@ -48,17 +49,12 @@ class ColumnData:
     dropped: int
     notes: list[str]
     reader: Reader
-    _places: list[tuple[int, int, NDArray[np.int64]]]
+    places: Places
 
     def error(self, message: str, response: int, role: str | None = None) -> InputError:
         """An InputError about one response, counted from 0, with its file and line, and the column of a role."""
         column = next((w.column for w in self.reader.wanted if w.role == role), None)
-        for number, row, sizes in self._places:
-            if response < (total := int(sizes.sum())):
-                inside = int(np.searchsorted(np.cumsum(sizes), response, side="right"))
-                return self.reader.error(message, number, row + inside, column)
-            response -= total
-        return self.reader.tables[0].error(message)
+        return self.reader.error(message, *self.places.of(response), column)
 
 
 def read_columns(
@@ -106,10 +102,10 @@ def read_columns(
         for role, column in columns.items()
     ]
     optional = optional_ids or {}
-    wanted += [Wanted(role, column, "id", required=False) for role, column in optional.items()]
+    wanted += [Wanted(role, column, "id", required=False, named=False) for role, column in optional.items()]
     reader = Reader(open_tables(source, format), wanted, layout, missing_ids=missing_ids)
     parts: dict[str, list[NDArray[Any]]] = {w.role: [] for w in reader.roles}
-    places, partial = [], set[str]()
+    places, partial = Places(), set[str]()
     for batch in reader.batches():
         if (empty := (batch.sizes == 0) & ~batch.dropped).any():
             column = next((w.column for w in reader.roles if w.kind != "id"), None)
@@ -128,7 +124,7 @@ def read_columns(
             for role in optional
             if role in parts and (role not in batch.ids or (batch.ids[role] < 0).any())
         }
-        places.append((batch.file, batch.first_row, batch.sizes))
+        places.add(batch)
     joined = {role: np.concatenate(pieces) for role, pieces in parts.items() if role not in partial}
     if not len(next(iter(joined.values()))):
         raise reader.tables[0].file.error("no row is left: every one misses an id")

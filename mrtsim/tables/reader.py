@@ -14,6 +14,7 @@ from mrtsim.tables import paths
 from mrtsim.tables.columns import Column
 from mrtsim.tables.format import Format, Records
 from mrtsim.tables.paths import Path
+from mrtsim.tables.pool_columns import PoolColumns
 from mrtsim.tables.values import LONGEST_SHOWN, Labels, Wrong, as_list, shown
 from mrtsim.tables.values import number as as_number
 
@@ -31,7 +32,8 @@ class Wanted:
         column: its name, or a dotted path.
         kind: "id" (text or a number, compared as text), "number" or "vector" (a list of numbers of one length).
         option: of the command line that names it, for messages.
-        required: whether it is an error that it is absent or holds something else; else it is left out then.
+        required: whether it is an error that it holds something else; else it is left out then.
+        named: whether the user named it, so that its absence is an error.
     """
 
     role: str
@@ -39,9 +41,10 @@ class Wanted:
     kind: Kind
     option: str = ""
     required: bool = True
+    named: bool = True
 
     @property
-    def named(self) -> str:
+    def told(self) -> str:
         """The option for messages."""
         return self.option or f"--{self.role.replace('_', '-')}-column"
 
@@ -95,6 +98,7 @@ class Reader:
         _refuse_filters(self)
         if self.layout is None:
             self.layout = "prompts" if self.pool_columns else self._found_layout()
+        self.pools = PoolColumns(self.tables, self.pool_columns)
 
     def reset(self) -> None:
         """Forget the ids of an earlier reading."""
@@ -114,9 +118,18 @@ class Reader:
             path = paths.resolved(wanted.column, columns)
             if path is not None:
                 found[wanted.role] = path
-            elif wanted.required:
-                raise table.no_column(wanted.column, wanted.named)
+            elif wanted.required or wanted.named:
+                raise table.no_column(wanted.column, wanted.told)
         return found
+
+    def names(self, role: str) -> list[str]:
+        """The ids of a role as text, by number."""
+        return self.labels[role].names
+
+    @property
+    def cut_columns(self) -> list[str]:
+        """With one row per prompt, the lists that were cut."""
+        return self.pools.cut if self.layout == "prompts" else []
 
     # Layout
 
@@ -192,8 +205,20 @@ class Reader:
                 columns = None  # any list may have to be cut
             row = 0
             for records in table.records(columns, copies=copies):
-                yield self._batch(number, row, records)
+                batch = self._batch(number, row, records)
+                if copies and self.layout == "prompts":
+                    self._look_at_pools(batch)
+                yield batch
                 row += len(records)
+            table.file.check_unchanged()
+
+    def _look_at_pools(self, batch: Batch) -> None:
+        """Find the lists that are cut, and whether they are as long as the pools."""
+        for role, values in (*batch.numbers.items(), *batch.vectors.items()):
+            if values is not None:
+                self.pools.add_root(batch.file, batch.records, self.paths[batch.file][role])
+        sizes = np.where(batch.dropped, 0, batch.sizes)
+        self.pools.check(batch.file, batch.first_row, batch.records, sizes)
 
     def _column(self, number: int, records: Records, wanted: Wanted) -> Column:
         path = self.paths[number][wanted.role]
@@ -236,7 +261,7 @@ class Reader:
                     continue
             columns[wanted.role] = column
         if sizes is None:
-            sizes = self._pool_sizes(number, row, records)[~dropped]
+            sizes = self.pools.sizes(number, row, records)[~dropped]
         at = np.repeat(rows, sizes)  # the record of each response
         values = {
             w.role: self._values(columns.get(w.role), number, row, w, at)
@@ -306,10 +331,6 @@ class Reader:
                 raise self.wrong(wrong, number, row, wanted, at) from None
             return None
 
-    def _pool_sizes(self, number: int, row: int, records: Records) -> NDArray[np.int64]:
-        """The sizes of pools that no number and no vector tells."""
-        raise NotImplementedError("a prompt per row needs a column of lists")
-
     def _drop(self, dropped: Any, row_ids: dict[str, Any], number: int, row: int) -> None:
         if self.missing_ids == "error":
             first = int(np.argmax(dropped))
@@ -367,7 +388,7 @@ class Reader:
                 if wanted.kind == "id" or not np.isnan(as_number(value))
             ]
             if usable:
-                message += f", {wanted.named} {wanted.column}.{paths.near(wanted.role, usable) or usable[0]}"
+                message += f", {wanted.told} {wanted.column}.{paths.near(wanted.role, usable) or usable[0]}"
         return self.error(message, number, row, wanted.column)
 
     def _record(self, number: int, row: int, column: str) -> Any:
@@ -393,6 +414,26 @@ class Reader:
                     "text, so that 1 and '1' are one and 1.0 is another"
                 )
         return found
+
+
+class Places:
+    """Where responses stand: the files and records of the batches that were read."""
+
+    def __init__(self) -> None:
+        self._batches: list[tuple[int, int, NDArray[np.integer]]] = []
+
+    def add(self, batch: Batch) -> None:
+        """The responses of one more batch."""
+        self._batches.append((batch.file, batch.first_row, batch.sizes.astype(np.int32)))
+
+    def of(self, response: int) -> tuple[int, int]:
+        """The file and the record of a response, counted from 0 over all batches."""
+        for file, row, sizes in self._batches:
+            total = int(sizes.sum())
+            if response < total:
+                return file, row + int(np.searchsorted(np.cumsum(sizes), response, side="right"))
+            response -= total
+        raise IndexError(response)
 
 
 def _refuse_filters(reader: Reader) -> None:

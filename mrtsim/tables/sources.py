@@ -43,6 +43,7 @@ class InputFile:
         compression: "gzip", "zstd" or None, by its content.
         head: its first bytes, uncompressed, without a byte order mark.
         ending: of its name, in lower case, without the compression's: ".jsonl".
+        state: size and time of its last change when it was first looked at; None for a table in memory.
     """
 
     path: Path
@@ -50,6 +51,18 @@ class InputFile:
     compression: str | None
     head: bytes
     ending: str
+    state: tuple[int, int] | None = None
+
+    def check_unchanged(self) -> None:
+        """InputError if the file is another than when it was first looked at: it grew, shrank or was written anew."""
+        if self.state is None:
+            return
+        try:
+            info = self.path.stat()
+        except OSError as error:
+            raise InputError(_unreadable(self.name, error)) from None
+        if (info.st_size, info.st_mtime_ns) != self.state:
+            raise InputError(f"{self.name} changed while it was read; wait until it is complete")
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -92,8 +105,8 @@ def compressed(path: Path) -> Iterator[IO[bytes]]:
                 yield stream
         else:
             yield file
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open("rb") as written:  # what compresses may have closed the file
+        os.fsync(written.fileno())
 
 
 def endings_of(path: Path) -> tuple[str, str | None]:
@@ -248,6 +261,7 @@ def _inspected(path: Path, name: str, ending: str | None = None) -> InputFile:
         ending, claimed = endings_of(path)
     try:
         with path.open("rb") as file:
+            info = os.stat(file.fileno())
             raw = file.read(HEAD_BYTES)
             kind = next((kind for magic, kind in MAGIC.items() if raw.startswith(magic)), None)
             head = raw
@@ -262,7 +276,8 @@ def _inspected(path: Path, name: str, ending: str | None = None) -> InputFile:
         raise InputError(
             f"{name} is not compressed, though its name says so: mv {path} {path.with_suffix('')}"
         )
-    found = InputFile(path, name, kind, head.removeprefix(BYTE_ORDER_MARK), ending)
+    state = info.st_size, info.st_mtime_ns
+    found = InputFile(path, name, kind, head.removeprefix(BYTE_ORDER_MARK), ending, state)
     _refuse_what_is_no_table(found)
     return found
 

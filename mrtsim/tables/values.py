@@ -9,7 +9,7 @@ import math
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, count
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
@@ -159,11 +159,14 @@ class Labels:
 
     def __init__(self) -> None:
         self._codes: defaultdict[str, int] = defaultdict(count().__next__)
+        self._names: list[str] = []
         self.kinds: set[str] = set()
 
     @property
     def names(self) -> list[str]:
-        return list(self._codes)
+        new = len(self._codes) - len(self._names)
+        self._names += list(islice(reversed(self._codes), new))[::-1]
+        return self._names
 
     def __len__(self) -> int:
         return len(self._codes)

@@ -248,7 +248,8 @@ def test_first_word(capsys):
 
 def test_processes():
     """What only a process shows: the installed command's exit code, a closed pipe, and what is not imported."""
-    command = "import sys; from mrtsim.cli import main; code = main(); heavy = {'jax', 'scipy', 'matplotlib', 'polars'}"
+    command = "import sys; from mrtsim.cli import main; code = main(); "
+    command += "heavy = {'jax', 'scipy', 'matplotlib', 'pyarrow', 'msgspec'}"
     command += "; print(*heavy & sys.modules.keys(), file=sys.stderr, end=''); sys.exit(code)"
     arguments = [sys.executable, "-c", command, "allocate", *TOY, *COSTS, "--budget", "400"]
     done = subprocess.run(arguments, capture_output=True, text=True)

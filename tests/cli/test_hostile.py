@@ -5,6 +5,7 @@ Everything is drawn from one seed. `make test` runs a sample, `make stress` the 
 
 import contextlib
 import csv
+import gzip
 import io
 import json
 import math
@@ -13,10 +14,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mrtsim.cli import main
+from tests.tables.writers import TEXT, rows_of, zstd
 
 NUMBERS = (
     "1", "0.5", "4", "400", "1e12", "0", "-1", "nan", "inf", "1e999", "-1e308", "1e-400", "1_000", "٣", "0x10", "",
@@ -106,12 +109,12 @@ def spoil_bytes(rng, data):
             return data
 
 
-def text_csv(rng, records, hostile=True):
+def text_csv(rng, records, hostile=True, delimiter=","):
     names = list(dict.fromkeys(name for r in records for name in r))
     if hostile and names and rng.random() < 0.1:
         names.append(names[int(rng.integers(len(names)))])
     out = io.StringIO()
-    writer = csv.writer(out)
+    writer = csv.writer(out, delimiter=delimiter)
     writer.writerow(names)
     for record in records:
         cells = [
@@ -125,26 +128,70 @@ def text_csv(rng, records, hostile=True):
     return out.getvalue().encode("utf-8", "surrogatepass")
 
 
-def parquet(records):
+def typed(records, suffix):
+    """Parquet or Arrow; records that no table can hold give an empty file, which is hostile too."""
     out = io.BytesIO()
-    with contextlib.suppress(Exception):  # records that no table can hold: an empty file is hostile too
-        pl.DataFrame(records, strict=False, infer_schema_length=None).write_parquet(out)
+    with contextlib.suppress(Exception):
+        table = pa.Table.from_pylist(records)
+        if suffix == ".parquet":
+            pq.write_table(table, out)
+        else:
+            make = pa.ipc.new_stream if suffix == ".arrows" else pa.ipc.new_file
+            with make(out, table.schema) as writer:
+                writer.write_table(table)
     return out.getvalue()
 
 
+def contents(rng, records, suffix):
+    """A file's bytes, without its compression."""
+    if suffix in (".csv", ".tsv"):
+        return text_csv(rng, records, delimiter="," if suffix == ".csv" else "\t")
+    if suffix in (".jsonl", ".ndjson"):
+        return "".join(json.dumps(r, ensure_ascii=bool(rng.integers(2))) + "\n" for r in records).encode()
+    if suffix == ".json":
+        return json.dumps(records, indent=None if rng.integers(2) else 1).encode()
+    return typed(records, suffix)
+
+
+def packed(rng, data, suffix):
+    """Compressed as the ending says, or seldom not."""
+    if rng.random() < 0.03:
+        return data
+    return gzip.compress(data) if suffix == ".gz" else zstd(data)
+
+
+SCORES = ("loss", "reward")
+
+
+def nested(records):
+    """The same with the numbers one object deeper."""
+    return [
+        {n: v for n, v in r.items() if n not in SCORES} | {"scores": {n: r[n] for n in SCORES if n in r}}
+        for r in records
+    ]
+
+
 def write_file(rng, folder):
-    suffix = str(rng.choice([".csv", ".jsonl", ".parquet"]))
-    layout = "rows" if suffix == ".csv" else str(rng.choice(["rows", "lists"]))
-    records = spoil_records(rng, rows(rng, layout)) if rng.random() < 0.6 else rows(rng, layout)
-    if suffix == ".csv":
-        data = text_csv(rng, records)
-    elif suffix == ".jsonl":
-        data = "".join(json.dumps(r, ensure_ascii=bool(rng.integers(2))) + "\n" for r in records).encode()
-    else:
-        data = parquet(records)
-    path = folder / f"in{suffix}"
-    path.write_bytes(spoil_bytes(rng, data) if rng.random() < 0.3 else data)
-    return path
+    """A file, or a folder of two, and how the command must name its columns."""
+    suffix = str(rng.choice([".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".arrows"]))
+    records = rows(rng, str(rng.choice(["rows", "lists"])))
+    if rng.random() < 0.5:
+        records = spoil_records(rng, records)
+    deep = rng.random() < 0.15
+    if deep:
+        records = nested(records)
+    outer = str(rng.choice([".gz", ".zst"])) if suffix in TEXT and rng.random() < 0.2 else ""
+    halves = [records[: len(records) // 2], records[len(records) // 2 :]] if rng.random() < 0.1 else [records]
+    path = folder / f"in{suffix}{outer}"
+    if len(halves) == 2:
+        path = folder / "in"
+        path.mkdir()
+    for number, half in enumerate(halves):
+        data = contents(rng, half, suffix)
+        data = packed(rng, data, outer) if outer else data
+        target = path if len(halves) == 1 else path / f"{number}{suffix}{outer}"
+        target.write_bytes(spoil_bytes(rng, data) if rng.random() < 0.25 else data)
+    return path, f"{suffix}{outer}", deep
 
 
 def odd_path(rng, folder, path):
@@ -162,8 +209,17 @@ def number(rng):
 
 def command_line(rng, folder):
     """A command line, and the file that it writes where it succeeds."""
-    path = write_file(rng, folder)
-    out = folder / f"out{path.suffix}"
+    path, suffix, deep = write_file(rng, folder)
+    out = folder / f"out{suffix}"
+    reading = []
+    if deep:
+        reading += ["--loss-column", "scores.loss"]
+    if rng.random() < 0.1:
+        reading += ["--layout", str(rng.choice(["rows", "prompts"]))]
+    if rng.random() < 0.1:
+        reading += ["--missing-ids", "drop"]
+    if rng.random() < 0.05:
+        reading += ["--format", str(rng.choice(["csv", "jsonl", "json", "parquet", "arrow", "guess"]))]
     match rng.integers(3):
         case 0:
             line = ["allocate", "--v-prompt", number(rng), "--v-response", number(rng)]
@@ -182,7 +238,7 @@ def command_line(rng, folder):
                         str(rng.choice(["1", "3", "8", "100", "0", "-2", "1.5", "many", "1" + "0" * 30])),
                     ]
         case 1:
-            line = ["pilot", odd_path(rng, folder, path)]
+            line = ["pilot", odd_path(rng, folder, path), *reading]
             if rng.random() < 0.4:
                 line += ["--group-column", str(rng.choice(["group", "absent", "loss"]))]
             if rng.random() < 0.5:
@@ -197,10 +253,15 @@ def command_line(rng, folder):
             line = ["select", odd_path(rng, folder, path), "--strategy", strategy]
             line += ["-k", str(rng.choice(["1", "2", "2", "2", "3", "4", "0", "-1", "x"]))]
             out = out if rng.random() < 0.9 else Path(odd_path(rng, folder, path))
-            line += ["--out", str(out)]
+            line += ["--out", str(out), *reading]
+            if deep and rng.random() < 0.8:
+                line += ["--reward-column", "scores.reward"]
+            if rng.random() < 0.1:
+                pools = ["reward", "embedding,reward", "absent", "loss", "scores.reward"]
+                line += ["--pool-columns", str(rng.choice(pools))]
             if rng.random() < 0.2:
                 line += ["--short-pools", str(rng.choice(["keep", "drop"]))]
-            if rng.random() < 0.1:
+            if not deep and rng.random() < 0.1:
                 line += ["--loss-column", str(rng.choice(["loss", "absent"]))]
     if line[0] != "select" or rng.random() < 0.5:
         line.append("--json")
@@ -222,16 +283,21 @@ def refuse_constant(name):
     raise AssertionError(f"{name} is not strict JSON")
 
 
+def everything(path):
+    """The bytes of a file, or of all in a folder."""
+    return [p.read_bytes() for p in sorted(path.iterdir())] if path.is_dir() else path.read_bytes()
+
+
 def attack(seed, folder):
     """One command line; returns whether it was answered."""
     rng = np.random.default_rng(seed)
     line, path, out = command_line(rng, folder)
-    before = path.read_bytes()
+    before = everything(path)
     code, stdout, stderr = answer(line)
     told = f"seed {seed}: mrtsim {' '.join(map(repr, line))}\n{stdout}{stderr}"
     assert code in (0, 2), told
     assert "Traceback" not in stderr, told
-    assert path.read_bytes() == before, told
+    assert everything(path) == before, told
     left = sorted(p.name for p in folder.iterdir() if p != path)
     if code == 2:
         assert stdout == "", told
@@ -253,26 +319,30 @@ def attack(seed, folder):
 
 def check_pilot(path, result, told):
     """The counts and V_{y|x} of the analysis of variance against a plain reading of the file."""
-    if path.suffix == ".parquet":
-        records = pl.read_parquet(path, columns=["prompt_id", "loss"]).to_dicts()
-    else:
-        text = path.read_text(encoding="utf-8-sig")
-        records = (
-            list(csv.DictReader(io.StringIO(text, newline="")))
-            if path.suffix == ".csv"
-            else [json.loads(line) for line in text.splitlines() if line.strip()]
-        )
     pools = {}
-    for record in records:
-        losses = record["loss"] if isinstance(record["loss"], list) else [record["loss"]]
-        pools.setdefault(str(record["prompt_id"]), []).extend(map(float, losses))
-    assert result["n_prompts"] == len(pools), told
-    assert result["n_responses"] == sum(map(len, pools.values())), told
-    within = sum(np.sum(np.square(np.array(pool) - np.mean(pool))) for pool in pools.values())
-    freedom = result["n_responses"] - len(pools)
-    estimate = result["components"]["response"]["estimate"]
-    if result.get("method", "anova") == "anova":
-        assert estimate == pytest.approx(within / freedom, rel=1e-6), told
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        for record in rows_of(file):
+            losses = plain(plain(record["scores"])["loss"] if "scores" in record else record["loss"])
+            pools.setdefault(str(record["prompt_id"]), []).extend(
+                losses if isinstance(losses, list) else [losses]
+            )
+    pools = {p: [float(TRUTH.get(str(v).strip().lower(), v)) for v in pool] for p, pool in pools.items()}
+    if "left out" not in " ".join(result["warnings"]):
+        assert result["n_prompts"] == len(pools), told
+        assert result["n_responses"] == sum(map(len, pools.values())), told
+        within = sum(np.sum(np.square(np.array(pool) - np.mean(pool))) for pool in pools.values())
+        freedom = result["n_responses"] - len(pools)
+        estimate = result["components"]["response"]["estimate"]
+        if result.get("method", "anova") == "anova":
+            assert estimate == pytest.approx(within / freedom, rel=1e-6), told
+
+
+TRUTH = {"true": 1.0, "false": 0.0}
+
+
+def plain(value):
+    """What JSON text in a cell holds."""
+    return json.loads(value) if isinstance(value, str) and value.strip()[:1] in ("[", "{") else value
 
 
 def check_plan(line, result, told):
@@ -331,7 +401,7 @@ def test_a_full_disk_is_a_message_and_leaves_nothing(tmp_path, suffix):
         record["prompt_id"] = f"p{i // 3}"
     source, out = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
     if suffix == ".parquet":
-        source.write_bytes(parquet(records))
+        source.write_bytes(typed(records, suffix))
     elif suffix == ".csv":
         source.write_bytes(text_csv(np.random.default_rng(1), records, hostile=False))
     else:

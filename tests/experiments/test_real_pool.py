@@ -1,7 +1,7 @@
 from itertools import combinations
 
 import numpy as np
-import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from experiments import real_pool
@@ -15,10 +15,12 @@ def result():
 
 
 def test_rkon_has_the_error_of_every_subset(result):
-    frame = pl.read_parquet(real_pool.POOL)
+    pools = {}
+    for row in pq.read_table(real_pool.POOL, columns=["group", "prompt_id", "loss"]).to_pylist():
+        pools.setdefault((row["group"], row["prompt_id"]), []).append(row["loss"])
     errors = {}
-    for (topic, _), prompt in frame.group_by("group", "prompt_id"):
-        losses = prompt["loss"].to_numpy()
+    for (topic, _), pool in pools.items():
+        losses = np.array(pool)
         means = [np.mean(losses[list(s)]) for s in combinations(range(12), 2)]
         errors.setdefault(topic, []).append(np.mean(np.square(np.array(means) - losses.mean())))
     expected = np.mean([np.mean(e) for e in errors.values()])

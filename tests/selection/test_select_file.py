@@ -7,15 +7,18 @@ import time
 from pathlib import Path
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import mrtsim as mrt
 from mrtsim.cli import main
 from mrtsim.errors import InputError
-from mrtsim.selection import select_file as pools
-from mrtsim.selection.select_file import select_file
-from mrtsim.tables import pool_files
+from mrtsim.selection import chooser
+from mrtsim.selection.select_file import Columns, select_file
+from mrtsim.tables import chunks
+from mrtsim.tables.cut import cut_record
+from tests.tables.writers import rows_of, write
 
 PROMPTS, N, D, K = 7, 9, 5, 4
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "pool_smollm2.parquet"
@@ -39,34 +42,14 @@ def candidates(seed=0, ragged=False):
     return rows
 
 
-def write(path, rows):
-    if path.suffix == ".csv":
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows({**r, "embedding": json.dumps(r["embedding"])} for r in rows)
-    elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
-    else:
-        pl.DataFrame(rows).write_parquet(path)
-    return path
-
-
 def read(path):
+    """Records, with the numbers of CSV as numbers."""
+    rows = rows_of(path)
     if path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
-                {
-                    **r,
-                    "embedding": json.loads(r["embedding"]),
-                    "reward": float(r["reward"]),
-                    "loss": float(r["loss"]),
-                }
-                for r in csv.DictReader(file)
-            ]
-    if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return pl.read_parquet(path).to_dicts()
+        rows = [
+            {**r, **{n: float(r[n]) for n in ("reward", "loss") if isinstance(r.get(n), str)}} for r in rows
+        ]
+    return rows
 
 
 def lists(rows):
@@ -113,8 +96,8 @@ def test_a_file_keeps_what_select_keeps(tmp_path, suffix, strategy, ragged):
 def test_prompts_scattered_over_the_file_and_small_chunks_change_nothing(
     tmp_path, monkeypatch, suffix, strategy, chunk
 ):
-    monkeypatch.setattr(pool_files, "CHUNK_ROWS", chunk * 16 if suffix == ".jsonl" else chunk)
-    monkeypatch.setattr(pools, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(chunks, "ROWS", chunk)
+    monkeypatch.setattr(chunks, "BYTES", chunk * 100)
     rows = candidates()
     together = write(tmp_path / f"pool{suffix}", rows)
     select_file(together, tmp_path / f"kept{suffix}", strategy, K)
@@ -154,20 +137,22 @@ def test_a_row_a_prompt_keeps_the_row_and_cuts_its_lists(tmp_path, suffix, strat
 
 def test_fixed_width_lists_of_parquet_are_cut(tmp_path):
     rng = np.random.default_rng(0)
-    frame = pl.DataFrame(
+    vectors = pa.list_(pa.list_(pa.float32(), 3), 6)
+    table = pa.table(
         {
             "prompt_id": ["a", "b"],
-            "reward": pl.Series(rng.normal(size=(2, 6)), dtype=pl.Array(pl.Float32, 6)),
-            "embedding": pl.Series(rng.normal(size=(2, 6, 3)), dtype=pl.Array(pl.Float32, (6, 3))),
-            "profile": pl.Series(rng.normal(size=(2, 4)), dtype=pl.Array(pl.Float32, 4)),
+            "reward": pa.array(rng.normal(size=(2, 6)).tolist(), pa.list_(pa.float32(), 6)),
+            "embedding": pa.array(rng.normal(size=(2, 6, 3)).tolist(), vectors),
+            "profile": pa.array(rng.normal(size=(2, 4)).tolist(), pa.list_(pa.float32(), 4)),
         }
     )
-    frame.write_parquet(tmp_path / "pool.parquet")
+    pq.write_table(table, tmp_path / "pool.parquet")
     select_file(tmp_path / "pool.parquet", tmp_path / "kept.parquet", "dbkon", 2)
-    kept = pl.read_parquet(tmp_path / "kept.parquet")
-    assert kept["reward"].list.len().to_list() == [2, 2]
-    assert kept["embedding"].list.len().to_list() == [2, 2]
-    assert kept["profile"].to_list() == frame["profile"].to_list()
+    kept = pq.read_table(tmp_path / "kept.parquet")
+    assert [len(r) for r in kept["reward"].to_pylist()] == [2, 2]
+    assert [len(e) for e in kept["embedding"].to_pylist()] == [2, 2]
+    assert kept["profile"] == table["profile"]
+    assert kept.schema.field("embedding").type == pa.list_(pa.list_(pa.float32(), 3))
 
 
 def test_csv_and_jsonl_records_are_copied_byte_for_byte(tmp_path):
@@ -194,10 +179,13 @@ def test_csv_and_jsonl_records_are_copied_byte_for_byte(tmp_path):
     assert (tmp_path / "kept.jsonl").read_bytes() == b"".join(lines[1:])
 
 
-def test_cut_lists_leaves_all_else_as_it_stands():
+def test_a_cut_leaves_all_else_as_it_stands():
     text = '{ "a" : [ 1.50 , 2e0,3 ],"b":"[1,2,3]", "c":[[1],[2, 2],[3]], "d":{"e":[1,2,3]},"f":[1,2] }\n'
-    kept = pool_files.cut_lists(text, np.array([True, False, True]))
+    keep = np.array([True, False, True])
+    kept = cut_record(text, [["a"], ["c"]], keep, 0)
     assert kept == '{ "a" : [ 1.50 , 3 ],"b":"[1,2,3]", "c":[[1],[3]], "d":{"e":[1,2,3]},"f":[1,2] }\n'
+    kept = cut_record(text, [["d", "e"], ["b"]], keep, 0)
+    assert kept == text.replace('{"e":[1,2,3]}', '{"e":[1,3]}').replace('"[1,2,3]"', '"[1,3]"')
 
 
 def test_random_strategies_repeat_and_are_nested(tmp_path):
@@ -216,7 +204,7 @@ def test_random_strategies_repeat_and_are_nested(tmp_path):
 def test_the_report_adds_up(tmp_path):
     rows = candidates()
     source = write(tmp_path / "pool.jsonl", rows)
-    report = select_file(source, tmp_path / "kept.jsonl", "dbkon", K, columns=pool_files.Columns(loss="loss"))
+    report = select_file(source, tmp_path / "kept.jsonl", "dbkon", K, columns=Columns(loss="loss"))
     kept = read(tmp_path / "kept.jsonl")
     assert report.reward_pool == pytest.approx(np.mean([r["reward"] for r in rows]))
     assert report.reward_kept == pytest.approx(np.mean([r["reward"] for r in kept]))
@@ -253,24 +241,37 @@ BAD = [
     ("pool.csv", b"prompt_id,reward\n", "no rows"),
     ("pool.csv", b"id,reward\n1,2\n", r"no column 'prompt_id' \(there are: id, reward\).*--prompt-column"),
     ("pool.csv", b"prompt_id,score\n1,2\n", "no column 'reward'.*--reward-column"),
-    ("pool.csv", b"prompt_id,reward\na,1\na,x\n", "line 3, column 'reward': \"x\" is not a finite number"),
-    ("pool.csv", b"prompt_id,reward\na,1\na,nan\n", "line 3, column 'reward': nan is not a finite number"),
+    ("pool.csv", b"prompt_id,reward\na,1\na,x\n", "line 3, column 'reward': 'x' is not a finite number"),
+    ("pool.csv", b"prompt_id,reward\na,1\na,nan\n", "line 3, column 'reward': 'nan' is not a finite number"),
     ("pool.csv", b"prompt_id,reward\na,1\na\n", "line 3: 1 fields where the header has 2"),
-    ("pool.csv", b'prompt_id,reward\na,1\n"a,2\n', "line 3: a quoted field is never closed"),
+    ("pool.csv", b'prompt_id,reward\na,1\n"a,2\n', "line 3: not CSV .a quoted field is never closed"),
     ("pool.csv", b"prompt_id,reward\n\xff,1\n", "line 2: not UTF-8"),
     ("pool.csv", b"prompt_id,reward,reward\na,1,2\n", "column 'reward' appears 2 times"),
-    ("pool.csv", b"prompt_id,reward\n,1\n", "line 2, column 'prompt_id': no prompt id"),
+    ("pool.csv", b"prompt_id,reward\n,1\n", "line 2, column 'prompt_id': no value"),
     ("pool.jsonl", b"", "is empty"),
-    ("pool.jsonl", (JSON_ROW + "{").encode(), "line 2: not JSON"),
+    ("pool.jsonl", (JSON_ROW + "{").encode(), "line 2: not a JSON object on one line"),
     ("pool.jsonl", b"[1]\n", "line 1: expected a JSON object"),
-    ("pool.jsonl", (JSON_ROW + '{"prompt_id":"a"}\n').encode(), "line 2: no column 'reward'"),
-    ("pool.jsonl", b'{"prompt_id":null,"reward":1}\n', "line 1, column 'prompt_id': null is not a prompt id"),
-    ("pool.jsonl", b'{"prompt_id":"a","reward":true}\n', "true is not a finite number"),
+    (
+        "pool.jsonl",
+        (JSON_ROW + '{"prompt_id":"a"}\n').encode(),
+        "line 2, column 'reward': no reward",
+    ),
+    (
+        "pool.jsonl",
+        b'{"prompt_id":null,"reward":1}\n',
+        "line 1, column 'prompt_id': no value",
+    ),
+    ("pool.jsonl", b'{"prompt_id":"a","reward":"yes"}\n', "'yes' is not a finite number"),
+    (
+        "pool.jsonl",
+        b'{"prompt_id":"a","reward":1}\n{"prompt_id":"b","reward":2}\n',
+        "every prompt has one candidate",
+    ),
     ("pool.jsonl", b'{"prompt_id":"a","reward":1e999}\n', "is not a finite number"),
     ("pool.jsonl", b'{"prompt_id":"a","reward":[1,2]}\n{"prompt_id":"b","reward":3}\n', "line 2"),
     ("pool.jsonl", b'{"prompt_id":"a","reward":[]}\n', "line 1: an empty pool"),
-    ("pool.parquet", b"PAR1", "cannot read .* as Parquet"),
-    ("pool.txt", b"x", "the ending must be one of"),
+    ("pool.parquet", b"PAR1", "not a Parquet file"),
+    ("pool.txt", b"x", "has the ending '.txt', which names no format; say --format"),
 ]
 
 
@@ -294,7 +295,7 @@ BAD_EMBEDDINGS = [
     ('{"prompt_id":"a","reward":1.0,"embedding":[1,2,3]}\n', "line 2.*3 features where others have 2"),
     ('{"prompt_id":"a","reward":1.0,"embedding":[1,null]}\n', "line 2.*not a list of finite numbers"),
     ('{"prompt_id":"a","reward":1.0,"embedding":"x"}\n', "line 2.*not a list of finite numbers"),
-    ('{"prompt_id":"a","reward":1.0}\n', "line 2: no column 'embedding'"),
+    ('{"prompt_id":"a","reward":1.0}\n', "line 2.*None is not a list of finite numbers"),
 ]
 
 
@@ -311,17 +312,23 @@ def test_bad_embeddings_are_named(tmp_path, line, message):
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        ({"prompt_id": ["a", None], "reward": [1.0, 2.0]}, "row 2, column 'prompt_id': no prompt id"),
-        ({"prompt_id": [1.5, 2.5], "reward": [1.0, 2.0]}, "cannot be a prompt id"),
+        (
+            {"prompt_id": ["a", None], "reward": [1.0, 2.0]},
+            "row 2, column 'prompt_id': no value",
+        ),
+        ({"prompt_id": [b"a", b"a"], "reward": [1.0, 2.0]}, "holds binary; expected one id per row"),
         ({"prompt_id": ["a", "a"], "reward": [1.0, None]}, "row 2, column 'reward'"),
-        ({"prompt_id": ["a", "a"], "reward": ["1", "2"]}, "not a column of numbers"),
+        (
+            {"prompt_id": ["a", "a"], "reward": ["1", "x"]},
+            "row 2, column 'reward': 'x' is not a finite number",
+        ),
         ({"prompt_id": ["a", "b"], "reward": [[1.0, 2.0], []]}, "row 2: an empty pool"),
         ({"prompt_id": [], "reward": []}, "no rows"),
         ({"prompt_id": ["a", "b"], "score": [1.0, 2.0]}, "no column 'reward'.*--reward-column"),
     ],
 )
 def test_bad_parquet_is_named(tmp_path, frame, message):
-    pl.DataFrame(frame).write_parquet(tmp_path / "pool.parquet")
+    pq.write_table(pa.table(frame), tmp_path / "pool.parquet")
     with pytest.raises(InputError, match=message):
         select_file(tmp_path / "pool.parquet", tmp_path / "kept.parquet", "bkon", 1)
     assert not (tmp_path / "kept.parquet").exists()
@@ -330,22 +337,25 @@ def test_bad_parquet_is_named(tmp_path, frame, message):
 @pytest.mark.parametrize(
     ("embedding", "message"),
     [
-        ([[1.0, 0.0], [1.0, 0.0, 1.0]], "row 2, column 'embedding': an embedding of 3 features .* have 2"),
-        ([[1.0, 0.0], [0.0, 0.0]], "row 2, column 'embedding': .* not finite, or all zeros"),
-        ([[1.0, 0.0], [1e300, 0.0]], "row 2, column 'embedding': .* not finite, or all zeros"),
-        ([1.0, 2.0], "row 1, column 'embedding': Float64 is not a list of numbers"),
-        (["1", "2"], "row 1, column 'embedding': String is not a list of numbers"),
+        (
+            [[1.0, 0.0], [1.0, 0.0, 1.0]],
+            "row 2, column 'embedding': a list of 3 features where others have 2",
+        ),
+        ([[1.0, 0.0], [0.0, 0.0]], "row 2, column 'embedding': an embedding of zeros has no direction"),
+        ([[1.0, 0.0], [1e300, 0.0]], "row 2, column 'embedding': .*too large or too small to compare"),
+        ([1.0, 2.0], "row 1, column 'embedding': double is not a list of numbers"),
+        (["1", "2"], "row 1, column 'embedding': '1' is not a list of finite numbers"),
     ],
 )
 def test_bad_embeddings_of_parquet_are_named_only_where_they_are_needed(tmp_path, embedding, message):
-    frame = pl.DataFrame({"prompt_id": ["a", "a"], "reward": [1.0, 2.0], "embedding": embedding})
-    frame.write_parquet(tmp_path / "pool.parquet")
+    table = pa.table({"prompt_id": ["a", "a"], "reward": [1.0, 2.0], "embedding": embedding})
+    pq.write_table(table, tmp_path / "pool.parquet")
     out = tmp_path / "kept.parquet"
     with pytest.raises(InputError, match=message):
         select_file(tmp_path / "pool.parquet", out, "dbkon", 1)
     assert not out.exists()
     report = select_file(tmp_path / "pool.parquet", out, "bkon", 1)
-    assert pl.read_parquet(out).equals(frame[1:])
+    assert pq.read_table(out).equals(table[1:])
     assert report.similarity_kept is None
 
 
@@ -369,17 +379,25 @@ def test_rewards_that_are_not_needed_need_not_be_numbers(tmp_path, suffix, rewar
 def test_lists_of_other_lengths_are_told_from_the_pool(tmp_path):
     source, out = tmp_path / "pool.jsonl", tmp_path / "kept.jsonl"
     source.write_text('{"prompt_id":"a","text":["x","y"],"tags":["u","v","w"]}\n')
-    with pytest.raises(InputError, match=r"cannot tell the pool from its lists \(lengths \[2, 3\]\)"):
-        select_file(source, out, "rkon", 1)
-    pl.read_ndjson(source).write_parquet(tmp_path / "pool.parquet")
-    with pytest.raises(InputError, match=r"row 1: cannot tell the pool from its lists \(lengths \[2, 3\]\)"):
-        select_file(tmp_path / "pool.parquet", tmp_path / "kept.parquet", "rkon", 1)
+    write(tmp_path / "pool.parquet", [json.loads(source.read_text())])
+    for path in (source, tmp_path / "pool.parquet"):
+        target = out.with_suffix(path.suffix)
+        with pytest.raises(
+            InputError, match=r"cannot tell whether a row is a response or a prompt.*--layout"
+        ):
+            select_file(path, target, "rkon", 1)
+        with pytest.raises(InputError, match=r"1: cannot tell the pool from its lists \(lengths \[2, 3\]\)"):
+            select_file(path, target, "rkon", 1, layout="prompts")
+        report = select_file(path, target, "rkon", 1, pool_columns=["text"])
+        assert report.cut_columns == ["text"]
+        assert [len(row["text"]) for row in read(target)] == [1]
+        assert read(target)[0]["tags"] == ["u", "v", "w"]
     row = {"prompt_id": "a", "reward": [1.0, 3.0], "tags": ["u", "v", "w"], "loss": [0.5]}
     source.write_text(json.dumps(row) + "\n")
     select_file(source, out, "bkon", 1)
     assert read(out) == [{**row, "reward": [3.0]}]
-    with pytest.raises(InputError, match="column 'loss': expected a list of 2"):
-        select_file(source, out, "bkon", 1, columns=pool_files.Columns(loss="loss"))
+    with pytest.raises(InputError, match="column 'loss': a list of 1 where the pool has 2 candidates"):
+        select_file(source, out, "bkon", 1, columns=Columns(loss="loss"))
 
 
 def test_a_byte_order_mark_and_a_missing_last_newline_do_no_harm(tmp_path):
@@ -394,7 +412,7 @@ def test_a_byte_order_mark_and_a_missing_last_newline_do_no_harm(tmp_path):
 @pytest.mark.parametrize("scattered", [False, True])
 def test_the_width_of_embeddings_is_one_over_the_whole_file(tmp_path, monkeypatch, scattered):
     """Also where the rows are read in pieces."""
-    monkeypatch.setattr(pool_files, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(chunks, "BYTES", 300)
     names = "ab" * 20 if scattered else "a" * 20 + "b" * 20
     rows = [{"prompt_id": name, "reward": 1.0, "embedding": [1.0, 0.5]} for name in names]
     rows[-1]["embedding"] = [1.0, 0.5, 2.0]
@@ -409,7 +427,7 @@ def test_the_width_of_embeddings_is_one_over_the_whole_file(tmp_path, monkeypatc
 
 def test_widths_that_add_up_by_accident_are_not_mixed(tmp_path, monkeypatch):
     """1 + 3 + 2 + 2 features fill four rows of two."""
-    monkeypatch.setattr(pool_files, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(chunks, "BYTES", 300)
     rows = [
         {"prompt_id": name, "reward": 1.0, "embedding": [1.0] * width}
         for name, width in zip("abab", (1, 3, 2, 2), strict=True)
@@ -421,8 +439,8 @@ def test_widths_that_add_up_by_accident_are_not_mixed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("strategy", "limit"), [("bkon", "MAX_CANDIDATES"), ("dkon", "MAX_COMPARED")])
 @pytest.mark.parametrize("chunk", [1 << 14, 16])
 def test_a_pool_beyond_the_limit_asks_for_the_prompt_column(tmp_path, monkeypatch, strategy, limit, chunk):
-    monkeypatch.setattr(pools, limit, 30)
-    monkeypatch.setattr(pool_files, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(chooser, limit, 30)
+    monkeypatch.setattr(chunks, "BYTES", 60 * chunk)
     rows = [{"prompt_id": "a", "reward": 1.0, "embedding": [1.0, 0.5]} for _ in range(40)]
     with pytest.raises(InputError, match=r"prompt 'a' has too many candidates.*is the prompt column"):
         select_file(write(tmp_path / "pool.jsonl", rows), tmp_path / "kept.jsonl", strategy, 1)
@@ -433,8 +451,8 @@ def test_paths_that_cannot_be_are_refused(tmp_path):
     source = write(tmp_path / "pool.jsonl", candidates())
     (tmp_path / "folder.jsonl").mkdir()
     for given, out, message in (
-        (tmp_path / "folder.jsonl", "kept.jsonl", "is not a file"),
-        (tmp_path / "absent.jsonl", "kept.jsonl", "does not exist"),
+        (tmp_path / "folder.jsonl", "kept.jsonl", "is a folder without a file"),
+        (tmp_path / "absent.jsonl", "kept.jsonl", "No such file"),
         (source, "k" * 300 + ".jsonl", "File name too long"),
     ):
         with pytest.raises(InputError, match=message):
@@ -525,13 +543,13 @@ def test_a_killed_run_leaves_no_half_file(tmp_path):
 @pytest.mark.skipif(not SHARED.exists(), reason="the real pool is not beside the checkout")
 @pytest.mark.parametrize("strategy", ["rkon", "bkon", "dkon", "dbkon", "filtered-max-min", "gumbel"])
 def test_the_real_pool(tmp_path, strategy):
-    report = select_file(
-        SHARED, tmp_path / "kept.parquet", strategy, 4, columns=pool_files.Columns(loss="loss")
-    )
-    kept, pool = pl.read_parquet(tmp_path / "kept.parquet"), pl.read_parquet(SHARED)
-    assert kept.schema == pool.schema
-    assert kept["prompt_id"].value_counts()["count"].unique().to_list() == [4]
-    assert len(kept.join(pool, on=["prompt_id", "response_id"], how="semi")) == 96 * 4
+    report = select_file(SHARED, tmp_path / "kept.parquet", strategy, 4, columns=Columns(loss="loss"))
+    kept, pool = pq.read_table(tmp_path / "kept.parquet"), pq.read_table(SHARED)
+    assert kept.schema.equals(pool.schema, check_metadata=True)
+    assert set(kept["prompt_id"].value_counts().field("counts").to_pylist()) == {4}
+    everything = pool.to_pylist()
+    assert kept.num_rows == 96 * 4
+    assert all(row in everything for row in kept.slice(0, 50).to_pylist())
     assert report.reward_pool is not None
     assert report.reward_kept is not None
     assert report.similarity_pool is not None
