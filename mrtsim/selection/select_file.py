@@ -29,6 +29,7 @@ from mrtsim.selection.chooser import (
 from mrtsim.selection.outputs import WriteTo, kept_rows
 from mrtsim.tables import chunks
 from mrtsim.tables.formats import Tables, open_tables
+from mrtsim.tables.pool_columns import nested_pools
 from mrtsim.tables.reader import Batch, Kind, Layout, MissingIds, Places, Reader, Wanted
 from mrtsim.tables.values import Wrong, shown
 
@@ -160,10 +161,11 @@ class _Run:
             notes = ["the rows of a prompt do not stand together, so the input was read twice"]
             self._scattered(write, room)
         if self.chooser.prompts > 1 and self.chooser.prompts == self.chooser.candidates:
+            inside = nested_pools(self.reader.tables[0]) if self.reader.layout == "rows" else []
+            option = f"--pool-columns {inside[0]}" if inside else "--layout prompts, --pool-columns"
             raise self.reader.tables[0].file.error(
                 "every prompt has one candidate, so there is nothing to choose; is the list of candidates nested in a "
-                f"column (--layout prompts, --pool-columns), or the prompt column {self.reader.prompt.column!r} unique "
-                "per row?"
+                f"column ({option}), or the prompt column {self.reader.prompt.column!r} unique per row?"
             )
         return self.chooser.report(self.reader.cut_columns, [*self.reader.notes(), *notes])
 

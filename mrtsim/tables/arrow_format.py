@@ -56,7 +56,7 @@ class ArrowFormat(Format):
                     yield index.schema, (index.get_batch(i) for i in range(index.num_record_batches))
         except InputError:
             raise
-        except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, MemoryError) as error:
             if isinstance(error, OSError) and error.strerror:
                 raise InputError(f"cannot read {self.file.name}: {error.strerror}") from None
             raise self.file.error(f"not an Arrow file, or a damaged one ({first_line(error)})") from None
@@ -65,6 +65,7 @@ class ArrowFormat(Format):
     def schema(self) -> Any:
         """The Arrow schema."""
         with self._opened() as (schema, _):
+            schema.names, str(schema)  # of a damaged file they may be no text
             return schema
 
     def columns(self) -> list[str]:
@@ -84,6 +85,7 @@ class ArrowFormat(Format):
             for batch in batches:
                 if columns is not None and not copies:
                     batch = batch.select(list(columns))
+                batch.validate(full=True)  # offsets of a damaged file would lead outside the memory
                 for part in sliced(batch):
                     empty = False
                     yield ArrowRecords(part)

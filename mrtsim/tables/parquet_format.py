@@ -43,7 +43,7 @@ class ParquetFormat(Format):
                 yield parquet
         except InputError:
             raise
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
             if isinstance(error, OSError) and error.strerror:
                 raise InputError(f"cannot read {self.file.name}: {error.strerror}") from None
             what = "a damaged Parquet file" if opened else "not a Parquet file"
@@ -53,6 +53,7 @@ class ParquetFormat(Format):
     def schema(self) -> Any:
         """The Arrow schema."""
         with self._opened() as parquet:
+            parquet.schema_arrow.names, str(parquet.schema_arrow)  # of a damaged file they may be no text
             return parquet.schema_arrow
 
     def columns(self) -> list[str]:
@@ -76,6 +77,7 @@ class ParquetFormat(Format):
             rows = max(1, min(chunks.ROWS, int(4 * chunks.BYTES / (size + 1))))
             names = None if copies or columns is None else list(columns)
             for batch in parquet.iter_batches(rows, columns=names):
+                batch.validate(full=True)  # text that is no UTF-8
                 yield ArrowRecords(batch)
 
     @contextmanager
@@ -120,6 +122,8 @@ class ParquetFormat(Format):
         """The compression of each column, and whether moments are written as INT96, the old way."""
         import pyarrow as pa
 
+        # Of a damaged file the metadata of a column may end the process, but for a reader they raise.
+        next(parquet.iter_batches(1, row_groups=[0]), None)
         meta = parquet.metadata
         leaves = [parquet.schema.column(i) for i in range(meta.num_columns)]
         old = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]

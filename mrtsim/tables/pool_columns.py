@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,36 @@ from mrtsim.tables import paths
 from mrtsim.tables.columns import Lists
 from mrtsim.tables.format import Records
 from mrtsim.tables.paths import Path
-from mrtsim.tables.values import Wrong, as_list
+from mrtsim.tables.values import Wrong, as_list, is_conversation
+
+
+def is_python_list(value: Any) -> bool:
+    """Whether text is a list as Python shows it, such as a data frame leaves in CSV: ['a', 'b']."""
+    if not isinstance(value, str) or value.strip()[:1] != "[" or value.strip()[-1:] != "]":
+        return False
+    try:
+        return isinstance(ast.literal_eval(value.strip()), list)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+
+
+def nested_pools(table: Any) -> list[str]:
+    """Dotted paths of lists that stand inside objects of a file's first record, and may be pools."""
+    for records in table.records(None):
+        return [
+            path
+            for name in table.columns()
+            for path in _lists_inside(records.column(name).first(), name)
+            if path != name
+        ]
+    return []
+
+
+def _lists_inside(value: Any, path: str) -> list[str]:
+    value = as_list(value)
+    if isinstance(value, dict):
+        return [found for name, item in value.items() for found in _lists_inside(item, f"{path}.{name}")]
+    return [path] if isinstance(value, list) and len(value) > 1 and not is_conversation(value) else []
 
 
 class PoolColumns:
@@ -116,6 +146,10 @@ class PoolColumns:
                 continue
             lists = records.column(name).lists()
             known = self.state.get(name)
+            if lists is None and (sizes > 1).any() and is_python_list(records.column(name).first()):
+                raise self._uncertain(
+                    table, name, row, "holds lists as Python writes them, which are not JSON"
+                )
             if lists is None:
                 if known and (sizes > 1).any() and records.column(name).first() is not None:
                     raise table.error("not a list, as in other rows", row, name)

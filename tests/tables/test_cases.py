@@ -106,7 +106,9 @@ def test_a_quote_inside_an_unquoted_field_is_text(run, tmp_path):
     assert (tmp_path / "o.csv").read_text() == "prompt_id,loss,text\na,2,plain\nb,5,plain\nc,7,plain\n"
 
 
-@pytest.mark.parametrize("name", ["pool[1].parquet", "[2024] run/pool.parquet", "what?*.parquet", "~.parquet"])
+@pytest.mark.parametrize(
+    "name", ["pool[1].parquet", "[2024] run/pool.parquet", "what?*.parquet", "~.parquet"]
+)
 def test_names_are_literal_first(run, tmp_path, name):
     rows = [{"prompt_id": p, "reward": r, "from": "named"} for p in "ab" for r in (0.0, 1.0)]
     (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -136,12 +138,27 @@ def test_nan_elsewhere(run, tmp_path):
 def test_turns_as_many_as_candidates(run, tmp_path, ending):
     turns = [{"role": r, "content": r} for r in ("system", "user", "assistant", "user")]
     rows = [
-        {"prompt_id": p, "messages": turns, "responses": list("wxyz"), "rewards": [0.1, 0.9, 0.2, 0.3], "ids": [1, 2, 3, 4]}
+        {
+            "prompt_id": p,
+            "messages": turns,
+            "responses": list("wxyz"),
+            "rewards": [0.1, 0.9, 0.2, 0.3],
+            "ids": [1, 2, 3, 4],
+        }
         for p in ("p0", "p1")
     ]
     write(tmp_path / f"in{ending}", rows)
     report = run(
-        "select", f"in{ending}", "--strategy", "bkon", "-k", 1, "--reward-column", "rewards", "--out", f"out{ending}"
+        "select",
+        f"in{ending}",
+        "--strategy",
+        "bkon",
+        "-k",
+        1,
+        "--reward-column",
+        "rewards",
+        "--out",
+        f"out{ending}",
     )
     assert sorted(report[CUT]) == ["responses", "rewards"]
     for row in rows_of(tmp_path / f"out{ending}"):
@@ -161,7 +178,18 @@ def test_columns_that_are_as_long_as_the_pool_by_chance_are_asked_about(run, tmp
         {"prompt_id": "b", "rewards": [1.0, 2.0, 3.0], "tags": ["u", "v"]},
     ]
     lines(tmp_path / "in.jsonl", rows)
-    arguments = ("select", "in.jsonl", "--strategy", "bkon", "-k", 1, "--reward-column", "rewards", "--out", "o.jsonl")
+    arguments = (
+        "select",
+        "in.jsonl",
+        "--strategy",
+        "bkon",
+        "-k",
+        1,
+        "--reward-column",
+        "rewards",
+        "--out",
+        "o.jsonl",
+    )
     message = run(*arguments, code=2)
     assert "line 2, column 'tags'" in message
     assert "--pool-columns rewards" in message
@@ -172,10 +200,26 @@ def test_columns_that_are_as_long_as_the_pool_by_chance_are_asked_about(run, tmp
 def test_answers_as_turns_are_asked_about(run, tmp_path):
     """One assistant turn per candidate, or one chat? The file does not say."""
     rows = [
-        {"prompt_id": p, "rewards": [1.0, 2.0], "answers": [{"role": "assistant", "content": c} for c in "xy"]} for p in "ab"
+        {
+            "prompt_id": p,
+            "rewards": [1.0, 2.0],
+            "answers": [{"role": "assistant", "content": c} for c in "xy"],
+        }
+        for p in "ab"
     ]
     lines(tmp_path / "in.jsonl", rows)
-    arguments = ("select", "in.jsonl", "--strategy", "bkon", "-k", 1, "--reward-column", "rewards", "--out", "o.jsonl")
+    arguments = (
+        "select",
+        "in.jsonl",
+        "--strategy",
+        "bkon",
+        "-k",
+        1,
+        "--reward-column",
+        "rewards",
+        "--out",
+        "o.jsonl",
+    )
     assert "one chat turn per candidate, or one chat" in run(*arguments, code=2)
     assert sorted(run(*arguments, "--pool-columns", "answers")[CUT]) == ["answers", "rewards"]
     assert rows_of(tmp_path / "o.jsonl")[0]["answers"] == [{"role": "assistant", "content": "y"}]
@@ -208,7 +252,9 @@ def every_type():
         [b"abcd"] * n,
         np.array([0.5] * n, np.float16),
         [None] * n,
-        pa.DictionaryArray.from_arrays(pa.array([1, 0, 1, None], pa.int8()), pa.array(["low", "high"]), ordered=True),
+        pa.DictionaryArray.from_arrays(
+            pa.array([1, 0, 1, None], pa.int8()), pa.array(["low", "high"]), ordered=True
+        ),
         [0, 1, 2, 3],
         [0, 1, 2, None],
         [1] * n,
@@ -220,8 +266,12 @@ def every_type():
         [None] * n,
         [1, 2, 3, 4],
     ]
-    arrays = [v if isinstance(v, pa.Array) else pa.array(v, f.type) for v, f in zip(values, fields, strict=True)]
-    return pa.table(arrays, pa.schema(fields, metadata={"huggingface": '{"info": 1}', "pandas": '{"columns": []}'}))
+    arrays = [
+        v if isinstance(v, pa.Array) else pa.array(v, f.type) for v, f in zip(values, fields, strict=True)
+    ]
+    return pa.table(
+        arrays, pa.schema(fields, metadata={"huggingface": '{"info": 1}', "pandas": '{"columns": []}'})
+    )
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".feather", ".arrow", ".arrows"])
@@ -233,7 +283,9 @@ def test_typed_copies_keep_schema_metadata_and_types(run, tmp_path, ending, comp
         table = pq.read_table(tmp_path / "in.parquet")
     else:
         make = pa.ipc.new_stream if ending == ".arrows" else pa.ipc.new_file
-        with make(f"in{ending}", table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as out:
+        with make(
+            f"in{ending}", table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)
+        ) as out:
             out.write_table(table, max_chunksize=2)
     run("select", f"in{ending}", "--strategy", "bkon", "-k", 1, "--out", f"out{ending}")
     if ending == ".parquet":
@@ -342,16 +394,32 @@ def test_nested_values(run, tmp_path, ending):
     for row, before in zip(rows_of(tmp_path / f"o{ending}"), rows, strict=True):
         best = max(before["completions"], key=lambda c: c["overall_score"])
         assert row == {**before, "completions": [best], "models": [best["model"]]}
-    message = run("pilot", f"u{ending}", "--prompt-column", "instruction", "--loss-column", "completions.score", code=2)
+    message = run(
+        "pilot", f"u{ending}", "--prompt-column", "instruction", "--loss-column", "completions.score", code=2
+    )
     assert "completions has no field 'score'; it has model, response, overall_score, annotations" in message
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_choices_inside_objects(run, tmp_path, ending):
     choices = [{"index": i, "message": {"role": "assistant", "content": "a"}} for i in range(4)]
-    rows = [{"custom_id": f"r{i}", "response": {"status": 200, "body": {"choices": choices}}, "error": None} for i in range(3)]
+    rows = [
+        {"custom_id": f"r{i}", "response": {"status": 200, "body": {"choices": choices}}, "error": None}
+        for i in range(3)
+    ]
     write(tmp_path / f"b{ending}", rows)
-    arguments = ("select", f"b{ending}", "--strategy", "rkon", "-k", 1, "--prompt-column", "custom_id", "--out", f"o{ending}")
+    arguments = (
+        "select",
+        f"b{ending}",
+        "--strategy",
+        "rkon",
+        "-k",
+        1,
+        "--prompt-column",
+        "custom_id",
+        "--out",
+        f"o{ending}",
+    )
     report = run(*arguments, "--pool-columns", "response.body.choices")
     assert (report["prompts"], report["candidates"], report["kept"]) == (3, 12, 3)
     assert report[CUT] == ["response.body.choices"]
@@ -383,7 +451,8 @@ def test_an_object_where_a_number_is_meant(run, tmp_path, ending):
 @pytest.mark.parametrize("name", ["simpo.json", "array.jsonl"])
 def test_an_array_of_objects(run, tmp_path, name):
     rows = [
-        {"prompt": f"q{i}", "all_generated_responses": list("abc"), "all_rm_scores": [i / 10, 0.2, 0.3]} for i in range(4)
+        {"prompt": f"q{i}", "all_generated_responses": list("abc"), "all_rm_scores": [i / 10, 0.2, 0.3]}
+        for i in range(4)
     ]
     (tmp_path / name).write_text(json.dumps(rows, indent=4))
     arguments = ("--prompt-column", "prompt", "--loss-column", "all_rm_scores")
@@ -394,7 +463,12 @@ def test_an_array_of_objects(run, tmp_path, name):
         *("--reward-column", "all_rm_scores", "--out", out),
     )
     kept = json.loads((tmp_path / out).read_text())
-    assert [row["all_generated_responses"] for row in kept] == [["c"]] * 4
+    assert [row["all_generated_responses"] for row in kept] == [
+        ["c"],
+        ["c"],
+        ["c"],
+        ["a"],
+    ]  # a tie goes to the first
 
 
 def test_json_lines_that_are_named_json(run, tmp_path):
@@ -407,7 +481,9 @@ def test_json_lines_that_are_named_json(run, tmp_path):
 def test_folders_patterns_and_several_files(run, tmp_path):
     folder = tmp_path / "rollout"
     folder.mkdir()
-    rows = [{"input": f"q{i // 3}", "output": "a", "score": float((i + i // 5) % 2), "step": 1} for i in range(12)]
+    rows = [
+        {"input": f"q{i // 3}", "output": "a", "score": float((i + i // 5) % 2), "step": 1} for i in range(12)
+    ]
     for step in (1, 2, 10):
         lines(folder / f"{step}.jsonl", [{**row, "step": step} for row in rows])
     (folder / "_SUCCESS").write_text("")
@@ -454,7 +530,11 @@ def test_shards_of_other_types(run, tmp_path):
     (tmp_path / "s").mkdir()
     for shard, kind in enumerate((pa.int64(), pa.float64())):
         table = pa.table(
-            {"prompt_id": ["a", "a", "b", "b"], "reward": pa.array([1, 2, 3, 4], kind), "loss": [1.0 + shard, 2, 3, 5]}
+            {
+                "prompt_id": ["a", "a", "b", "b"],
+                "reward": pa.array([1, 2, 3, 4], kind),
+                "loss": [1.0 + shard, 2, 3, 5],
+            }
         )
         pq.write_table(table, tmp_path / "s" / f"{shard}.parquet")
     assert run("pilot", "s", "--loss-column", "reward")["n_responses"] == 8
@@ -477,9 +557,12 @@ def test_feather(run, tmp_path):
 
 def test_two_runs_in_one_file_are_one_pool(run, tmp_path):
     first = [
-        {"prompt": f"q{i}", "all_generated_responses": list("abc"), "all_rm_scores": [i / 10, 0.2, 0.3]} for i in range(4)
+        {"prompt": f"q{i}", "all_generated_responses": list("abc"), "all_rm_scores": [i / 10, 0.2, 0.3]}
+        for i in range(4)
     ]
-    second = [{**row, "all_generated_responses": list("def"), "all_rm_scores": [0.5, 0.1, 0.0]} for row in first]
+    second = [
+        {**row, "all_generated_responses": list("def"), "all_rm_scores": [0.5, 0.1, 0.0]} for row in first
+    ]
     lines(tmp_path / "r.jsonl", [*first, *second])
     report = run(
         *("select", "r.jsonl", "--strategy", "bkon", "-k", 2, "--prompt-column", "prompt"),
@@ -502,16 +585,33 @@ def test_embeddings_of_1_x_d(run, tmp_path, ending):
 
 
 def test_long_ids_are_short_in_messages(run, tmp_path):
-    rows = [{"input": "q " + "x" * 8000, "reward": 1.0}, *({"input": "r", "reward": float(i)} for i in range(3))]
+    rows = [
+        {"input": "q " + "x" * 8000, "reward": 1.0},
+        *({"input": "r", "reward": float(i)} for i in range(3)),
+    ]
     lines(tmp_path / "l.jsonl", rows)
-    message = run("select", "l.jsonl", "--strategy", "bkon", "-k", 2, "--prompt-column", "input", "--out", "o.jsonl", code=2)
+    message = run(
+        "select",
+        "l.jsonl",
+        "--strategy",
+        "bkon",
+        "-k",
+        2,
+        "--prompt-column",
+        "input",
+        "--out",
+        "o.jsonl",
+        code=2,
+    )
     assert len(message) < 350
     assert "line 1" in message
     assert "x" * 61 not in message
 
 
 def test_numbers_as_text(run, tmp_path):
-    rows = [{"instruction": f"q{i}", "generations": list("abc"), "ratings": ["5", "3", " 1 "]} for i in range(4)]
+    rows = [
+        {"instruction": f"q{i}", "generations": list("abc"), "ratings": ["5", "3", " 1 "]} for i in range(4)
+    ]
     for ending in (".jsonl", ".parquet", ".csv"):
         write(tmp_path / f"t{ending}", rows)
         choose = ("select", f"t{ending}", "--strategy", "bkon", "-k", 1, "--prompt-column", "instruction")
@@ -528,13 +628,28 @@ def test_numbers_as_text(run, tmp_path):
 
 
 def test_named_columns_must_be_there(run, tmp_path):
-    rows = [{"prompt": f"q{i}", "all_generated_responses": list("abc"), "all_rm_scores": [0.1, 0.2, 0.3]} for i in range(4)]
+    rows = [
+        {"prompt": f"q{i}", "all_generated_responses": list("abc"), "all_rm_scores": [0.1, 0.2, 0.3]}
+        for i in range(4)
+    ]
     lines(tmp_path / "l.jsonl", rows)
     base = ("select", "l.jsonl", "-k", 1, "--out", "o.jsonl", "--strategy")
     for arguments, name, near in (
-        (("bkon", "--prompt-column", "promt", "--reward-column", "all_rm_scores"), "promt", "--prompt-column prompt"),
-        (("rkon", "--prompt-column", "prompt", "--reward-column", "all_rm_score"), "all_rm_score", "all_rm_scores?"),
-        (("rkon", "--prompt-column", "prompt", "--embedding-column", "vectors"), "vectors", "--embedding-column"),
+        (
+            ("bkon", "--prompt-column", "promt", "--reward-column", "all_rm_scores"),
+            "promt",
+            "--prompt-column prompt",
+        ),
+        (
+            ("rkon", "--prompt-column", "prompt", "--reward-column", "all_rm_score"),
+            "all_rm_score",
+            "all_rm_scores?",
+        ),
+        (
+            ("rkon", "--prompt-column", "prompt", "--embedding-column", "vectors"),
+            "vectors",
+            "--embedding-column",
+        ),
         (("rkon", "--prompt-column", "prompt", "--loss-column", "nll"), "nll", "--loss-column"),
         (("rkon", "--prompt-column", "prompt", "--pool-columns", "generated"), "generated", "--pool-columns"),
     ):
@@ -548,7 +663,8 @@ def test_named_columns_must_be_there(run, tmp_path):
 
 def test_na_is_missing_in_csv_and_namibia_elsewhere(run, tmp_path):
     rows = [
-        {"prompt_id": i // 3, "loss": float(i * i % 7), "group": ["NA", "g1", "g2", "g3"][i // 6]} for i in range(24)
+        {"prompt_id": i // 3, "loss": float(i * i % 7), "group": ["NA", "g1", "g2", "g3"][i // 6]}
+        for i in range(24)
     ]
     for ending in (".csv", ".jsonl", ".parquet"):
         write(tmp_path / f"g{ending}", rows)
@@ -590,7 +706,10 @@ def test_huge_embeddings(run, tmp_path):
     small = rng.normal(size=(8, 3))
     answers = []
     for scale in (1.0, 1e30, 1e-30):
-        rows = [{"prompt_id": "ab"[i // 4], "reward": float(i), "embedding": (scale * e).tolist()} for i, e in enumerate(small)]
+        rows = [
+            {"prompt_id": "ab"[i // 4], "reward": float(i), "embedding": (scale * e).tolist()}
+            for i, e in enumerate(small)
+        ]
         write(tmp_path / "h.parquet", rows)
         for strategy in ("bkon", "dkon", "filtered-max-min"):
             report = run("select", "h.parquet", "--strategy", strategy, "-k", 2, "--out", "o.parquet")
@@ -605,7 +724,12 @@ def test_ndjson(run, tmp_path):
     lines(tmp_path / "p.ndjson", pilot_rows())
     assert run("pilot", "p.ndjson")["n_responses"] == 12
     run("select", "p.ndjson", "--strategy", "bkon", "-k", 1, "--out", "o.ndjson")
-    assert [json.loads(line)["reward"] for line in (tmp_path / "o.ndjson").read_text().splitlines()] == [3, 3, 4, 4]
+    assert [json.loads(line)["reward"] for line in (tmp_path / "o.ndjson").read_text().splitlines()] == [
+        3,
+        3,
+        4,
+        4,
+    ]
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".csv"])
@@ -627,7 +751,13 @@ def test_a_pool_that_is_missing_is_a_short_pool(run, tmp_path, ending, nothing):
 
 def test_filters_of_lm_eval_are_not_responses(run, tmp_path):
     rows = [
-        {"doc_id": i, "resps": [["a", "b"]], "filtered_resps": ["18"], "filter": f, "exact_match": float((i + len(f)) % 2)}
+        {
+            "doc_id": i,
+            "resps": [["a", "b"]],
+            "filtered_resps": ["18"],
+            "filter": f,
+            "exact_match": float((i + len(f)) % 2),
+        }
         for f in ("strict-match", "flexible-extract")
         for i in range(6)
     ]
@@ -635,7 +765,18 @@ def test_filters_of_lm_eval_are_not_responses(run, tmp_path):
     arguments = ("samples_gsm8k.jsonl", "--prompt-column", "doc_id")
     for command in (
         ("pilot", *arguments, "--loss-column", "exact_match"),
-        ("select", *arguments, "--reward-column", "exact_match", "--strategy", "bkon", "-k", 1, "--out", "o.jsonl"),
+        (
+            "select",
+            *arguments,
+            "--reward-column",
+            "exact_match",
+            "--strategy",
+            "bkon",
+            "-k",
+            1,
+            "--out",
+            "o.jsonl",
+        ),
     ):
         message = run(*command, code=2)
         assert "strict-match, flexible-extract" in message
@@ -681,9 +822,13 @@ def test_ids_are_text_in_their_shortest_exact_form(run, tmp_path):
     digits = "12345678901234567890123"
     text = "".join(
         f'{{"prompt_id": {p}, "loss": {i}}}\n'
-        for i, p in enumerate([digits, f'"{digits}"', digits[:-1] + "4", "1", '"1"', "1.0", '"1.0"', "true", '"true"', "0.1"])
+        for i, p in enumerate(
+            [digits, f'"{digits}"', digits[:-1] + "4", "1", '"1"', "1.0", '"1.0"', "true", '"true"', "0.1"]
+        )
     )
-    (tmp_path / "i.jsonl").write_text(text + '{"prompt_id": 0.10, "loss": 1}\n{"prompt_id": ' + digits[:-1] + '4, "loss": 3}\n')
+    (tmp_path / "i.jsonl").write_text(
+        text + '{"prompt_id": 0.10, "loss": 1}\n{"prompt_id": ' + digits[:-1] + '4, "loss": 3}\n'
+    )
     found = run("pilot", "i.jsonl")
     assert found["n_prompts"] == 6
     assert any("several kinds" in warning for warning in found["warnings"])
@@ -699,21 +844,40 @@ def test_dates_with_and_without_a_time_differ(run, tmp_path):
 
 
 def test_json_text_in_a_cell(run, tmp_path):
-    rows = [{"prompt_id": p, "loss": json.dumps([1.0, 2.5, 4.0]), "responses": json.dumps(["é", "b", "c"])} for p in "ab"]
+    rows = [
+        {"prompt_id": p, "loss": json.dumps([1.0, 2.5, 4.0]), "responses": json.dumps(["é", "b", "c"])}
+        for p in "ab"
+    ]
     for ending in (".csv", ".jsonl", ".parquet"):
         write(tmp_path / f"j{ending}", rows)
         assert run("pilot", f"j{ending}")["n_responses"] == 6
         report = run(
-            *("select", f"j{ending}", "--strategy", "bkon", "-k", 1, "--reward-column", "loss", "--out", f"o{ending}")
+            *(
+                "select",
+                f"j{ending}",
+                "--strategy",
+                "bkon",
+                "-k",
+                1,
+                "--reward-column",
+                "loss",
+                "--out",
+                f"o{ending}",
+            )
         )
         assert sorted(report[CUT]) == ["loss", "responses"]
         kept = rows_of(tmp_path / f"o{ending}")
-        assert [r["responses"] if ending == ".csv" else json.loads(r["responses"]) for r in kept] == [["c"], ["c"]]
+        assert [r["responses"] if ending == ".csv" else json.loads(r["responses"]) for r in kept] == [
+            ["c"],
+            ["c"],
+        ]
 
 
 def test_lists_of_python_text_are_not_left_behind(run, tmp_path):
     """A data frame's text of a list beside rewards that are cut: refused, or the row would mix two pools."""
-    (tmp_path / "p.csv").write_text("prompt_id,reward,responses\na,\"[1, 2]\",\"['x', 'y']\"\nb,\"[3, 4]\",\"['x', 'y']\"\n")
+    (tmp_path / "p.csv").write_text(
+        "prompt_id,reward,responses\na,\"[1, 2]\",\"['x', 'y']\"\nb,\"[3, 4]\",\"['x', 'y']\"\n"
+    )
     arguments = ("select", "p.csv", "--strategy", "bkon", "-k", 1, "--out", "o.csv")
     message = run(*arguments, code=2)
     assert "column 'responses'" in message
@@ -726,7 +890,11 @@ def test_standard_input(tmp_path):
     command = [sys.executable, "-c", "import sys; from mrtsim.cli import main; sys.exit(main())"]
     for extra in ([], ["--format", "jsonl"]):
         done = subprocess.run(
-            [*command, "pilot", "-", "--json", *extra], input=rows, capture_output=True, text=True, check=False
+            [*command, "pilot", "-", "--json", *extra],
+            input=rows,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["n_responses"] == 12
@@ -778,12 +946,13 @@ def test_a_file_that_changes_while_it_is_read_is_refused(run, tmp_path, monkeypa
 
     read = JsonlFormat._blocks
 
-    def change(self):
-        yield from read(self)
-        path.write_text(changed)
-
-    monkeypatch.setattr(JsonlFormat, "_blocks", change)
     for changed in (whole[: len(whole) // 2], whole + whole):
+
+        def change(self, changed=changed):
+            yield from read(self)
+            path.write_text(changed)
+
+        monkeypatch.setattr(JsonlFormat, "_blocks", change)
         path.write_text(whole)
         assert "changed while it was read" in run("pilot", "g.jsonl", code=2)
         path.write_text(whole)
@@ -805,4 +974,6 @@ def test_messages_name_no_library(run, tmp_path):
                 message = run("pilot", f"b{ending}", code=2)
             except AssertionError:
                 continue  # still readable
-            assert not re.search(r"pyarrow|numpy|msgspec|Traceback|ArrowInvalid", message, re.IGNORECASE), message
+            assert not re.search(r"pyarrow|numpy|msgspec|Traceback|ArrowInvalid", message, re.IGNORECASE), (
+                message
+            )
