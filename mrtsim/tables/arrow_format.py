@@ -65,7 +65,7 @@ class ArrowFormat(Format):
     def schema(self) -> Any:
         """The Arrow schema."""
         with self._opened() as (schema, _):
-            schema.names, str(schema)  # of a damaged file they may be no text
+            _ = schema.names, str(schema)  # of a damaged file they may be no text
             return schema
 
     def columns(self) -> list[str]:

@@ -53,7 +53,7 @@ class ParquetFormat(Format):
     def schema(self) -> Any:
         """The Arrow schema."""
         with self._opened() as parquet:
-            parquet.schema_arrow.names, str(parquet.schema_arrow)  # of a damaged file they may be no text
+            _ = parquet.schema_arrow.names, str(parquet.schema_arrow)  # of a damaged file they may be no text
             return parquet.schema_arrow
 
     def columns(self) -> list[str]:
