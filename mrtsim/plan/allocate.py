@@ -2,8 +2,7 @@
 
 N_p prompts with K responses each cost N_p (C_p + K C_r) and leave the variance (V_x + V_{y|x}/K) / N_p. Plans are
 found in exact rational arithmetic, a number standing for the decimal it prints as: three prompts of 0.1 fit into
-0.3. Sources: Cochran (1977), *Sampling Techniques*, 3rd ed., sections 5.5, 10.6 and 10.7; Fox (1966), *Discrete
-optimization via marginal analysis*.
+0.3. Sources: Cochran (1977), *Sampling Techniques*, 3rd ed., sections 10.6 and 10.7.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from mrtsim.variance import VarianceComponents, check_components
 
 LEAST, MOST = 1e-50, 1e50  # between these no answer leaves the range of a double
 MOST_COUNT = 10**18
-MOST_EXACT = 2**53
 
 
 @dataclass(frozen=True)
@@ -139,20 +137,6 @@ class RegretCurve:
     variance: NDArray[np.float64]
     cost: NDArray[np.float64]
     regret: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class PerPromptPlan:
-    """Responses for each prompt; variance in squared units of the loss, cost in the unit of `costs`.
-
-    `gap` bounds how much less variance another affordable plan could have, as a share of this one's: 0 where the plan
-    is proven best, which it is for equal costs.
-    """
-
-    responses: NDArray[np.int64]
-    variance: float
-    cost: float
-    gap: float
 
 
 def optimal_responses(components: VarianceComponents, cost: Cost, *, redundancy: float = 1.0) -> float:
@@ -314,82 +298,6 @@ def regret_curve(
             rows.append((0.0, math.inf, math.inf, math.inf))
     n_prompts, variance, price, regret = np.array(rows, float).reshape(-1, 4).T
     return RegretCurve(np.array(chosen, dtype=np.int64), n_prompts, variance, price, regret)
-
-
-def allocate_per_prompt(
-    standard_deviations: ArrayLike, budget: float, costs: ArrayLike = 1.0, *, max_responses: int | None = None
-) -> PerPromptPlan:
-    """Responses for each of given prompts whose spreads are known: min sum s_i^2 / (n^2 K_i), sum c_i K_i <= budget.
-
-    K_i is proportional to s_i / sqrt(c_i) (Neyman; Cochran 5.5) where it may be any number. In whole numbers, each at
-    least 1, taking the largest gains first is exact when all costs are equal (Fox 1966). When they are not, it is a
-    knapsack problem: the answer fills the budget by gain per cost, and `gap` bounds what it leaves by Lagrange duality.
-
-    Args:
-        standard_deviations: (prompts,) s_i, of a response's loss given the prompt.
-        budget: for all responses together, in the unit of `costs`; a sum that rounding lifts above it by less than
-            1e-12 of it still fits.
-        costs: (prompts,) c_i of one response, or one number; above 0.
-        max_responses: the largest K_i.
-
-    Raises:
-        InputError: a number out of range, or a budget that does not buy each prompt one response.
-    """
-    s = np.atleast_1d(_numbers("standard_deviations", standard_deviations))
-    c = _numbers("costs", costs)
-    if s.ndim != 1 or s.size == 0 or c.ndim > 1 or (c.ndim == 1 and c.shape != s.shape) or not np.all(c > 0):
-        raise InputError(
-            f"give one standard deviation a prompt, and one cost above 0 for all or for each: {s.shape}, {c.shape}"
-        )
-    c = np.broadcast_to(c, s.shape)
-    most = np.full(s.shape, MOST_EXACT if max_responses is None else _count("max_responses", max_responses))
-    most[s == 0] = 1
-    limit, equal = float(_exact("budget", budget)) * (1 + 1e-12), bool(np.all(c == c[0]))
-    if limit < math.fsum(c):
-        raise InputError(
-            f"a budget of {budget!r} does not buy each prompt one response: the least is {math.fsum(c)!r}"
-        )
-    if limit / c.min() > MOST_EXACT:
-        raise InputError(
-            f"a budget of {budget!r} buys more than 2^53 responses: lower it, or raise the costs"
-        )
-    if equal:  # count responses: sums of whole numbers are exact
-        k, bound = _fill(s, np.ones_like(c), most, float(limit // c[0]))
-    else:
-        k, bound = _fill(s, c, most, limit)
-    variance = float(np.sum(s**2 / k))
-    gap = 0.0 if equal or not variance else max(0.0, 1 - bound / variance)
-    return PerPromptPlan(k, variance / s.size**2, math.fsum(c * k), gap)
-
-
-def _fill(
-    s: NDArray[np.float64], c: NDArray[np.float64], most: NDArray[np.int64], limit: float
-) -> tuple[NDArray[np.int64], float]:
-    """Whole K_i by gain per cost until nothing fits, and the Lagrangian lower bound on sum s_i^2 / K_i."""
-    k = np.ones(s.shape, dtype=np.int64)
-    bound = None
-    while np.any(open_to := (k < most) & (c <= limit - c @ k)):
-
-        def taken(price: float, k: NDArray[np.int64] = k, open_to: NDArray[np.bool_] = open_to) -> Any:
-            # the step from j to j + 1 gains s^2 / (j (j + 1)): taken where that is worth the price
-            steps = np.floor((np.sqrt(1 + 4 * s**2 / (c * price)) - 1) / 2)
-            return np.where(open_to, np.clip(1 + steps, k, most), k).astype(np.int64)
-
-        high = 2 * float(np.max(s[open_to] ** 2 / (c * k * (k + 1.0))[open_to]))  # takes nothing
-        low = high
-        while c @ taken(low) <= limit and np.any(taken(low)[open_to] < most[open_to]):
-            low /= 16
-        while low < (middle := low + (high - low) / 2) < high:
-            low, high = (low, middle) if c @ taken(middle) <= limit else (middle, high)
-        k, tied = taken(high), taken(low)
-        spent = float(c @ k)
-        if bound is None and c @ tied > limit:
-            bound = float(np.sum(s**2 / tied) + low * (c @ tied - limit))
-        for i in np.flatnonzero(tied > k):  # all at one price: in order
-            more = int(min(tied[i] - k[i], (limit - spent) // c[i]))
-            k[i] += more
-            spent += more * c[i]
-    return k, float(np.sum(s**2 / k)) if bound is None else bound
 
 
 @dataclass(frozen=True)
@@ -609,14 +517,6 @@ def _count(name: str, value: Any) -> int:
     if not valid:
         raise InputError(f"{name} must be a whole number from 1 to 1e18, not {value!r}")
     return whole
-
-
-def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    numbers = np.asarray(values, float)
-    bad = ~((numbers == 0) | ((numbers >= LEAST) & (numbers <= MOST)))
-    if np.any(bad):
-        raise InputError(f"{name} must be 0 or between 1e-50 and 1e50, not {numbers[bad][0]:g}")
-    return numbers
 
 
 def _at_least(value: Fraction) -> float:

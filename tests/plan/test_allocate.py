@@ -13,7 +13,6 @@ from mrtsim.plan import integer_search as staircase
 from mrtsim.plan.allocate import (
     Cost,
     allocate,
-    allocate_per_prompt,
     optimal_responses,
     regret_curve,
 )
@@ -395,58 +394,6 @@ def test_what_bound_the_plan():
         "target_variance",
         "candidates",
     )
-
-
-# -- per-prompt allocation -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_per_prompt_equals_brute_force_for_equal_costs_and_honours_its_gap_otherwise(seed):
-    rng = np.random.default_rng(seed)
-    for _ in range(150):
-        n = int(rng.integers(1, 4))
-        s = rng.integers(0, 6, n).astype(float)
-        equal = bool(rng.random() < 0.5)
-        c = np.full(n, 0.3) if equal else rng.integers(1, 7, n) * 0.1
-        budget = round(c.sum() + rng.integers(0, 30) * 0.1, 1)
-        most = None if rng.random() < 0.5 else int(rng.integers(1, 8))
-        plan = allocate_per_prompt(s, budget, c, max_responses=most)
-        reach = [range(1, min(most or 99, int(budget / each + 1e-9)) + 1) for each in c]
-        every = np.array(list(product(*reach)))
-        best = np.min(np.sum(s**2 / every[every @ c <= budget * (1 + 1e-12)], axis=1)) / n**2
-        assert plan.variance == pytest.approx(np.sum(s**2 / plan.responses) / n**2)
-        assert plan.cost <= budget * (1 + 1e-12)
-        assert plan.variance * (1 - plan.gap) <= best * (1 + 1e-12)
-        if equal:
-            assert plan.gap == 0
-            assert plan.variance == pytest.approx(best, rel=1e-12)
-
-
-def test_per_prompt_approaches_neymans_proportions():
-    rng = np.random.default_rng(5)
-    s, c = rng.lognormal(size=50), rng.lognormal(size=50)
-    for prices in (np.ones(50), c):
-        plan = allocate_per_prompt(s, 1e7, prices)
-        ideal = s / np.sqrt(prices)
-        ideal *= 1e7 / (prices @ ideal)
-        assert plan.responses == pytest.approx(ideal, abs=1.0 + 1e-6, rel=1e-4)
-        assert plan.variance == pytest.approx((s @ np.sqrt(prices)) ** 2 / 1e7 / 50**2, rel=1e-5)
-        assert plan.gap < 1e-6
-
-
-def test_per_prompt_edges():
-    assert allocate_per_prompt([1.0, 0.0], 100).responses.tolist() == [99, 1]
-    assert allocate_per_prompt([1.0, 2.0], 100, max_responses=3).responses.tolist() == [3, 3]
-    assert allocate_per_prompt([1.0, 1.0], 3).responses.tolist() == [2, 1]  # equal gains: the first prompt
-    assert allocate_per_prompt([0.0], 7).variance == 0
-    with pytest.raises(InputError, match="the least is 3"):
-        allocate_per_prompt([1.0, 1.0, 1.0], 2.9)
-    with pytest.raises(InputError, match="one cost above 0"):
-        allocate_per_prompt([1.0, 1.0], 10, [1.0, 0.0])
-    with pytest.raises(InputError, match="standard_deviations must be 0 or between"):
-        allocate_per_prompt([1.0, float("nan")], 10)
-    with pytest.raises(InputError, match="buys more than"):
-        allocate_per_prompt([1.0], 1e30)
 
 
 # -- costs and pilots ------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """What must hold of every allocation rule: caps never help, money never hurts, budget and target invert each other."""
 
-import itertools
 import math
 
 import numpy as np
@@ -9,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mrtsim.errors import InputError
-from mrtsim.plan.allocate import Cost, allocate, allocate_per_prompt, optimal_responses, regret_curve
+from mrtsim.plan.allocate import Cost, allocate, optimal_responses, regret_curve
 from mrtsim.testing import check_allocator
 from mrtsim.variance import VarianceComponents, estimator_variance
 
@@ -142,48 +141,3 @@ def test_regret_is_an_excess_over_the_best(c, cost, budget, target):
     assert curve.cost[bought] == pytest.approx(n * (cost.prompt + k * cost.response), rel=1e-12)
     limit = curve.variance <= goal["target_variance"] if target else curve.cost <= budget
     assert np.all(limit[bought])
-
-
-# -- per-prompt allocation -------------------------------------------------------------------------------------------
-
-spreads = st.lists(st.integers(0, 9).map(float), min_size=1, max_size=6)
-fees = st.lists(st.integers(1, 6).map(float), min_size=6, max_size=6)
-
-
-@given(spreads, fees, st.integers(0, 60), st.integers(0, 60), st.booleans())
-def test_more_budget_never_means_more_variance_for_given_prompts(s, fee, extra, more, equal):
-    c = np.array([fee[0]] * len(s) if equal else fee[: len(s)])
-    few, many = (allocate_per_prompt(s, c.sum() + spare, c) for spare in (extra, extra + more))
-    # Exactly for equal costs (gap 0); else up to what each says it may have missed.
-    assert many.variance * (1 - many.gap) <= few.variance * (1 + 1e-12)
-    capped = allocate_per_prompt(s, c.sum() + extra, c, max_responses=3)
-    assert few.variance * (1 - few.gap) <= capped.variance * (1 + 1e-12)
-    assert capped.responses.max() <= 3
-
-
-@given(
-    spreads, fees, st.integers(0, 60), st.sampled_from([0.25, 8.0]), st.sampled_from([0.5, 16.0]), st.data()
-)
-def test_units_and_the_order_of_given_prompts_do_not_matter(s, fee, extra, unit, money, data):
-    s, c = np.array(s), np.array(fee[: len(s)])
-    budget = c.sum() + extra
-    plain = allocate_per_prompt(s, budget, c)
-    scaled = allocate_per_prompt(unit * s, money * budget, money * c)
-    assert scaled.responses.tolist() == plain.responses.tolist()
-    assert scaled.variance == pytest.approx(unit**2 * plain.variance, rel=1e-12)
-    assert scaled.cost == pytest.approx(money * plain.cost, rel=1e-12)
-    order = data.draw(st.permutations(range(len(s))))
-    shuffled = allocate_per_prompt(s[order], budget, c)
-    equal = allocate_per_prompt(s, budget, c.max() if budget >= c.max() * len(s) else 1.0)
-    again = allocate_per_prompt(s[order], budget, c.max() if budget >= c.max() * len(s) else 1.0)
-    assert again.variance == pytest.approx(equal.variance, rel=1e-12)
-    assert shuffled.cost <= budget * (1 + 1e-12)
-
-
-@given(spreads, st.integers(0, 60))
-def test_a_noisier_prompt_never_gets_fewer_responses(s, extra):
-    found = allocate_per_prompt(s, len(s) + extra)
-    for i, j in itertools.permutations(range(len(s)), 2):
-        if s[i] > s[j]:
-            assert found.responses[i] >= found.responses[j]
-    assert found.variance == pytest.approx(sum(np.square(s) / found.responses) / len(s) ** 2, rel=1e-12)
