@@ -25,8 +25,6 @@ from .pilot.intervals import interval_methods as interval_methods
 from .pilot.intervals import register_interval_method as register_interval_method
 from .pilot.sums import PromptSums as PromptSums
 from .plan.allocate import Cost as Cost
-from .plan.allocate import PerPromptPlan as PerPromptPlan
-from .plan.allocate import PilotPlan as PilotPlan
 from .plan.allocate import Plan as Plan
 from .plan.allocate import RegretCurve as RegretCurve
 from .plan.allocate import allocate as allocate
