@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +14,9 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from mrtsim.errors import InputError
 from mrtsim.plan.allocate import Cost, allocate, regret_curve
 from mrtsim.variance import VarianceComponents
+
+if TYPE_CHECKING:
+    from mrtsim.plan.power import Rule, Sampling
 
 BLACK, BLUE, RED, GREEN = (
     "#000000",
@@ -172,3 +175,54 @@ def save(figure: Figure, path: str | Path) -> None:
         figure.savefig(path, dpi=200)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write the figure to {str(path)!r}: {error}") from error
+
+
+def plot_power(
+    sampling: Sampling,
+    effect: float,
+    rule: Rule,
+    plan: tuple[int, int] | None = None,
+    *,
+    most_curves: int = 5,
+) -> Figure:
+    """Power to show a difference against the number of prompts, one curve per number of responses K.
+
+    Args:
+        sampling: what the estimate varies by (`mrtsim.plan.power`).
+        effect: the difference to show, above 0.
+        rule: confidence, power and sides of the test; its power is the horizontal line.
+        plan: (N_p, K) of a plan, to be marked.
+        most_curves: how many K are drawn: 1, 2, 4, ... and that of the plan.
+    """
+    marked = None if plan is None else plan[1]
+    ks = sorted({2**i for i in range(most_curves)} | ({marked} if marked else set()))
+    single = float(sampling.moments(1, ks[0])[0]) if sampling.population is None else sampling.between + 1
+    needed = max(single, 1e-300) * (rule.z / effect) ** 2 + rule.z**2
+    last = min(1.5 * max(needed, plan[0] if plan else 0), sampling.population or math.inf, 1e12)
+    n = np.unique(np.geomspace(2, max(last, 4), 200).round())
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    shades = np.linspace(0.25, 1, len(ks))
+    for k, shade in zip(ks, shades, strict=True):
+        variance, freedom = sampling.moments(n, k)
+        with np.errstate(divide="ignore"):
+            power = rule.power_at(effect / np.sqrt(variance), freedom)
+        color = RED if k == marked else BLUE
+        axes.plot(n, power, color=color, alpha=1 if k == marked else shade, linewidth=1.2, label=f"K = {k}")
+    axes.axhline(rule.power, color=BLACK, linestyle=":", linewidth=1, label=f"power {rule.power:g}")
+    if plan is not None:
+        variance, freedom = sampling.moments(*plan)
+        reached = float(rule.power_at(effect / np.sqrt(variance), freedom))
+        label = f"plan: {_whole(plan[0])} prompts × {plan[1]}"
+        axes.plot(plan[0], reached, "*", color=RED, markersize=13, label=label)
+    axes.set_xscale("log")
+    axes.set_ylim(0, 1.03)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    axes.set_xlabel("prompts, $N_p$")
+    axes.set_ylabel("power")
+    side = "one-sided " if rule.one_sided else ""
+    axes.set_title(f"difference {effect:g}, {side}{100 * rule.confidence:g} % confidence", fontsize="medium")
+    figure.legend(loc="outside right center", fontsize="small", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

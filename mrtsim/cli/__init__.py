@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from mrtsim import __version__
 from mrtsim.errors import InputError
 
-COMMANDS = ("plan-pilot", "allocate", "pilot", "rollouts", "select")
+COMMANDS = ("plan-pilot", "allocate", "pilot", "compare", "rollouts", "select")
 
 
 class Parser(argparse.ArgumentParser):

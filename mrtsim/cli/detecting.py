@@ -1,0 +1,105 @@
+"""Options for a difference to detect, and what a plan can show, as `allocate`, `pilot` and `compare` have them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from mrtsim.cli import number, positive, probability
+from mrtsim.errors import InputError
+
+if TYPE_CHECKING:
+    from mrtsim.plan.allocate import Cost
+    from mrtsim.plan.power import PowerPlan
+    from mrtsim.variance import VarianceComponents
+
+
+def add_detect(group: Any, goal: Any, *, confidence: bool) -> None:
+    """`--detect` among the goals, `--power` and `--correlation`; `--confidence` where the command has none."""
+    goal.add_argument(
+        "--detect",
+        type=positive,
+        metavar="D",
+        help="show a difference of D at least cost: of the mean from a constant, or of two models with --correlation",
+    )
+    group.add_argument(
+        "--power",
+        type=probability,
+        metavar="P",
+        help="chance to show the difference of --detect (default 0.8)",
+    )
+    group.add_argument(
+        "--correlation",
+        type=_correlation,
+        metavar="RHO",
+        help="compare two models like this one: the correlation of their mean losses per prompt. K is then that of "
+        "each model, and a response costs C_r for each",
+    )
+    if confidence:
+        group.add_argument(
+            "--confidence",
+            type=probability,
+            metavar="C",
+            help="level of the interval that must exclude 0 (default 0.95)",
+        )
+
+
+def check_detect(args: argparse.Namespace, *names: str) -> None:
+    """Refuse options that say nothing without `--detect`."""
+    if args.detect is None:
+        for name in names:
+            if getattr(args, name) is not None:
+                raise InputError(f"--{name} belongs to a difference to detect: give --detect")
+
+
+def detect_plan(
+    args: argparse.Namespace,
+    components: VarianceComponents,
+    cost: Cost,
+    redundancy: float,
+    **caps: Any,
+) -> PowerPlan:
+    """The cheapest plan that shows `--detect`; `caps` are keywords of `allocate_for_power`."""
+    from mrtsim.plan.power import allocate_for_power
+
+    return allocate_for_power(
+        components,
+        cost,
+        args.detect,
+        power=args.power or 0.8,
+        confidence=args.confidence or 0.95,
+        correlation=args.correlation,
+        redundancy=redundancy,
+        **caps,
+    )
+
+
+def power_rows(
+    plan: Any, detect: float | None, power: float, *, two_models: bool
+) -> list[tuple[str, str, str]]:
+    """What a plan can show, as rows of its table."""
+    what = "between the two models" if two_models else "of the mean from a constant"
+    rows = (
+        []
+        if detect is None
+        else [("power", number(plan.power), f"to show a difference of {number(detect)} {what}")]
+    )
+    known = number(plan.large_sample_detectable)
+    return [
+        *rows,
+        (
+            "detectable",
+            number(plan.detectable),
+            f"with power {power:g}; {known} were the standard error known",
+        ),
+    ]
+
+
+def _correlation(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 2.0
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be between -1 and 1, not {text!r}")
+    return value
