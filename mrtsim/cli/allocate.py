@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from mrtsim.cli import count, non_negative, number, positive, strict_json, table
+from mrtsim.cli.detecting import add_detect, check_detect, detect_plan, detect_plot, power_rows
 from mrtsim.errors import InputError
 
 EXAMPLES = """\
@@ -22,6 +23,9 @@ examples:
   prompts in groups (documents) that cost 4 each: how many groups, prompts per group and responses per prompt
     mrtsim allocate --v-group 0.064 --v-prompt 0.133 --v-response 0.493 --c-group 4 --c-prompt 2 --c-response 1 \\
         --budget 400
+  the cheapest way to tell two models apart that differ by 0.1, with mean losses per prompt that correlate at 0.7
+    mrtsim allocate --v-prompt 0.187 --v-response 1.329 --c-prompt 4 --c-response 1 \\
+        --detect 0.1 --power 0.8 --correlation 0.7
 
 `mrtsim pilot` estimates the two variance components from data.
 """
@@ -79,13 +83,15 @@ def add_parser(subparsers: Any) -> None:
         help="a prompt is read once for all its responses (default), or anew for each; the latter also describes "
         "training without packing. Token prices add to --c-prompt and --c-response",
     )
-    goal = parser.add_argument_group("what to reach").add_mutually_exclusive_group(required=True)
+    group = parser.add_argument_group("what to reach")
+    goal = group.add_mutually_exclusive_group(required=True)
     goal.add_argument(
         "--budget", type=positive, metavar="B", help="the most to spend, in the unit of the costs"
     )
     goal.add_argument(
         "--target-variance", type=non_negative, metavar="V", help="reach this variance at least cost"
     )
+    add_detect(group, goal, confidence=True)
     group = parser.add_argument_group("limits")
     group.add_argument(
         "--max-responses", type=count, metavar="K", help="largest number of responses per prompt"
@@ -136,8 +142,14 @@ def run(args: argparse.Namespace) -> int:
         "redundancy": args.redundancy,
         "max_group_size": args.max_group_size,
     }
-    plan = allocate(components, cost, responses_per_prompt=args.fix_responses, **goal)
-    if args.plot:
+    check_detect(args, "power", "correlation", "confidence")
+    if args.detect is not None:
+        plan = _detect(args, components, cost)
+        if args.plot:
+            detect_plot(args, components, args.redundancy, plan, population=args.population)
+    else:
+        plan = allocate(components, cost, responses_per_prompt=args.fix_responses, **goal)
+    if args.plot and args.detect is None:
         from mrtsim.plotting import plot_allocation, save
 
         save(plot_allocation(components, cost, **goal), args.plot)
@@ -145,8 +157,29 @@ def run(args: argparse.Namespace) -> int:
         costs = {"c_group": cost.group, "c_prompt": cost.prompt, "c_response": cost.response}
         print(strict_json({**plan_record(plan), **costs}))
     else:
-        print(plan_text(plan, components, cost, **goal))
+        print(plan_text(plan, components, cost, detecting=args, **goal))
     return 0
+
+
+def _detect(args: argparse.Namespace, components: Any, cost: Any) -> Any:
+    """The plan for `--detect`; what it does not go with is refused."""
+    for name, why in (
+        ("c_group", "the power of a plan that chooses the group size is not known: give --redundancy"),
+        ("candidates", "given pools have no power: the population of responses is meant"),
+    ):
+        if getattr(args, name) is not None:
+            raise InputError(f"--detect does not go with --{name.replace('_', '-')}: {why}")
+    return detect_plan(
+        args,
+        components,
+        cost,
+        args.redundancy,
+        max_responses=args.max_responses,
+        max_prompts=args.max_prompts,
+        population=args.population,
+        n_prompts=args.fix_prompts,
+        responses_per_prompt=args.fix_responses,
+    )
 
 
 def cost_from(args: argparse.Namespace) -> Any:
@@ -179,15 +212,28 @@ def plan_record(plan: Any) -> dict[str, Any]:
     """A plan as JSON shows it."""
     from dataclasses import asdict
 
-    return asdict(plan)
+    record = asdict(plan)
+    record.pop("curve", None)  # of a plan for a power
+    return record
 
 
-def plan_text(plan: Any, components: Any, cost: Any, **goal: Any) -> str:
-    """A plan as a person reads it, with the regret of other K; `goal` holds the keywords of `regret_curve`."""
+def plan_text(
+    plan: Any, components: Any, cost: Any, detecting: argparse.Namespace | None = None, **goal: Any
+) -> str:
+    """A plan as a person reads it, with the regret of other K.
+
+    Args:
+        plan: the plan.
+        components: that it rests on.
+        cost: the costs.
+        detecting: the arguments with `--detect` and its company, where the command has them.
+        **goal: the keywords of `regret_curve`.
+    """
     from mrtsim.plan.allocate import regret_curve
 
     budget = goal.get("budget")
     compared = "variance" if budget is not None else "cost"
+    models = 2 if detecting is not None and detecting.correlation is not None else 1
     group_cost = "" if cost.group is None else f"{number(cost.group)} per group, "
     rows: list[tuple[str, str, str]] = []
     if plan.n_groups is not None:
@@ -202,7 +248,7 @@ def plan_text(plan: Any, components: Any, cost: Any, **goal: Any) -> str:
     rows += [
         ("prompts", number(plan.n_prompts), "N_p"),
         ("responses per prompt", number(plan.responses_per_prompt), "K"),
-        ("responses in all", number(plan.n_prompts * plan.responses_per_prompt), ""),
+        ("responses in all", number(models * plan.n_prompts * plan.responses_per_prompt), ""),
         ("variance", number(plan.variance), f"standard error {number(math.sqrt(plan.variance))}"),
         (
             "cost",
@@ -211,6 +257,9 @@ def plan_text(plan: Any, components: Any, cost: Any, **goal: Any) -> str:
         ),
         ("K*", number(plan.k_star), "best K if N_p and K need not be whole"),
     ]
+    detect = None if detecting is None else detecting.detect
+    if detecting is not None and detect is not None:
+        rows += power_rows(plan, detecting)
     if math.isfinite(plan.efficiency):
         rows.append(
             ("efficiency", number(plan.efficiency), "variance of the best K = 1 plan over this plan's")
@@ -226,7 +275,9 @@ def plan_text(plan: Any, components: Any, cost: Any, **goal: Any) -> str:
 
     (low5, high5), (low10, high10), best = plan.k_range_5pct, plan.k_range_10pct, plan.responses_per_prompt
     shown = sorted({1, 2, low10, low5, best - 1, best, best + 1, high5, high10, 2 * high10} - {0})
-    curve = regret_curve(components, cost, [k for k in shown if k <= 10**18], **goal)
+    curve = plan.curve
+    if detect is None:
+        curve = regret_curve(components, cost, [k for k in shown if k <= 10**18], **goal)
     other = [
         (int(k), n, v, c, f"{100 * r:+.1f} %".rjust(9))
         for k, n, v, c, r in zip(

@@ -74,24 +74,32 @@ def detect_plan(
     )
 
 
-def power_rows(
-    plan: Any, detect: float | None, power: float, *, two_models: bool
-) -> list[tuple[str, str, str]]:
-    """What a plan can show, as rows of its table."""
-    what = "between the two models" if two_models else "of the mean from a constant"
-    rows = (
-        []
-        if detect is None
-        else [("power", number(plan.power), f"to show a difference of {number(detect)} {what}")]
-    )
+def detect_plot(
+    args: argparse.Namespace,
+    components: VarianceComponents,
+    redundancy: float,
+    plan: PowerPlan,
+    population: int | None = None,
+) -> None:
+    """Draw the power to show `--detect` against N_p for several K to the file of `--plot`."""
+    from mrtsim.plan.power import Rule, sampling_of
+    from mrtsim.plotting import plot_power, save
+
+    sampling = sampling_of(components, args.correlation, population, redundancy)
+    rule = Rule(args.confidence or 0.95, args.power or 0.8)
+    save(plot_power(sampling, args.detect, rule, (plan.n_prompts, plan.responses_per_prompt)), args.plot)
+
+
+def power_rows(plan: Any, args: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """What a plan for `--detect` can show, as rows of its table."""
+    what = "of the mean from a constant"
+    if args.correlation is not None:
+        what = f"between two models with rho = {args.correlation:g}, K responses of each"
     known = number(plan.large_sample_detectable)
+    remark = f"with power {args.power or 0.8:g}; {known} were the standard error known"
     return [
-        *rows,
-        (
-            "detectable",
-            number(plan.detectable),
-            f"with power {power:g}; {known} were the standard error known",
-        ),
+        ("power", number(plan.power), f"to show a difference of {number(args.detect)} {what}"),
+        ("detectable", number(plan.detectable), remark),
     ]
 
 

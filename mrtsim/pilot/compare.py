@@ -358,7 +358,7 @@ def _warnings(data: CommonPrompts, squares: MeanSquares, effective: float, error
             f"{unit}s"
         )
     few = float(squares.between.effective)
-    if few < FEW:
+    if few < FEW - 1e-6:  # rounding
         worth = (
             f"{n} {unit}s are few"
             if round(few) == n

@@ -10,7 +10,7 @@ noncentral t.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -519,6 +519,7 @@ class Search:
         prompts, k = int(n[best]), int(ks[best])
         costs = n * self.price(ks)
         found = detectable(self.sampling, prompts, k, self.rule)
+        close, wide = run(ks, costs, best, 0.05), run(ks, costs, best, 0.10)
         a, b = self.sampling.line()
         with np.errstate(divide="ignore", invalid="ignore"):
             k_star = float(np.sqrt(np.float64(b * self.c_prompt) / np.float64(a * self.c_response)))
@@ -529,14 +530,14 @@ class Search:
             cost=float(costs[best]),
             k_star=k_star,
             efficiency=math.nan,
-            k_range_5pct=run(ks, costs, best, 0.05),
-            k_range_10pct=run(ks, costs, best, 0.10),
+            k_range_5pct=close,
+            k_range_10pct=wide,
             bound_by=("power", *self.limiting(prompts, k)),
             gap=gap,
             power=float(self.power(prompts, k)),
             detectable=found.difference,
             large_sample_detectable=found.large_sample,
-            curve=self.curve([int(x) for x in shown(ks, best)]),
+            curve=self.curve({1, 2, k - 1, k, k + 1, *close, *wide, 2 * wide[1]}),
         )
 
     def limiting(self, n: int, k: int) -> Iterator[str]:
@@ -547,9 +548,10 @@ class Search:
         if caps.responses_per_prompt is None and k == caps.max_responses:
             yield "max_responses"
 
-    def curve(self, responses: Sequence[int]) -> RegretCurve:
-        """What each K needs, and its excess cost as a share of the least among them."""
-        ks = np.array(responses, float)
+    def curve(self, responses: Collection[int]) -> RegretCurve:
+        """What each K within the caps needs, and its excess cost as a share of the least among them."""
+        low, high = self.caps.responses_per_prompt or 1, self.caps.most_responses
+        ks = np.array(sorted(k for k in responses if low <= k <= high), float)
         n = self.prompts(ks)
         known = np.isfinite(n)
         variance = np.where(known, self.sampling.moments(np.where(known, n, 2), ks)[0], np.inf)
@@ -567,12 +569,6 @@ def run(ks: Floats, costs: Floats, best: int, slack: float) -> tuple[int, int]:
     while high < ks.size - 1 and good[high + 1]:
         high += 1
     return int(ks[low]), int(ks[high])
-
-
-def shown(ks: Floats, best: int) -> list[float]:
-    """A handful of K around the best: itself, its neighbours and the ends of what was searched."""
-    picks = {best - 1, best, best + 1, 0, ks.size - 1, best // 2, (best + ks.size) // 2}
-    return sorted({float(ks[i]) for i in picks if 0 <= i < ks.size})
 
 
 def least(holds: Callable[[Any], Any], start: Floats, most: float) -> Floats:

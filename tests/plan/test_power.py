@@ -303,10 +303,11 @@ def test_equal_responses_are_the_plan_of_one_sample():
 # Properties
 
 POSITIVE = st.floats(0.01, 10)
+COSTS = st.just(0.0) | st.floats(0.01, 5)
 
 
 @settings(deadline=None, max_examples=60)
-@given(POSITIVE, POSITIVE, st.floats(0, 5), st.floats(0.1, 5), st.floats(0.2, 3), st.floats(0.3, 0.95))
+@given(POSITIVE, POSITIVE, COSTS, st.floats(0.1, 5), st.floats(0.2, 3), st.floats(0.3, 0.95))
 def test_dual(between, response, c_prompt, c_response, detect, power):
     """The plan for a power has it, one prompt less does not, and what it can show asks for the same plan."""
     components, cost = VarianceComponents(between, response), Cost(c_prompt, c_response)
@@ -325,7 +326,7 @@ def test_dual(between, response, c_prompt, c_response, detect, power):
 
 
 @settings(deadline=None, max_examples=40)
-@given(POSITIVE, POSITIVE, st.floats(0, 5), st.floats(0.1, 5), st.floats(5, 300), st.floats(1, 3))
+@given(POSITIVE, POSITIVE, COSTS, st.floats(0.1, 5), st.floats(5, 300), st.floats(1, 3))
 def test_a_larger_budget_never_shows_less(between, response, c_prompt, c_response, budget, factor):
     components, cost = DifferenceComponents(between, response, response / 2), Cost(c_prompt, c_response)
     least = 2 * (c_prompt + 2.1 * c_response)
