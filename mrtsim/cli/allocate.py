@@ -275,9 +275,10 @@ def plan_text(
 
     (low5, high5), (low10, high10), best = plan.k_range_5pct, plan.k_range_10pct, plan.responses_per_prompt
     shown = sorted({1, 2, low10, low5, best - 1, best, best + 1, high5, high10, 2 * high10} - {0})
-    curve = plan.curve
     if detect is None:
         curve = regret_curve(components, cost, [k for k in shown if k <= 10**18], **goal)
+    else:
+        curve = plan.curve
     other = [
         (int(k), n, v, c, f"{100 * r:+.1f} %".rjust(9))
         for k, n, v, c, r in zip(
