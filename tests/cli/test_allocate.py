@@ -130,7 +130,7 @@ def test_plot(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*TOY, *COSTS], "one of the arguments --budget --target-variance is required"),
+        ([*TOY, *COSTS], "one of the arguments --budget --target-variance --detect is required"),
         ([*TOY, *COSTS, "--budget", "400", "--target-variance", "1"], "not allowed with argument"),
         ([*TOY, "--budget", "400"], "give --c-prompt and --c-response, or --prompt-tokens"),
         ([*TOY, "--c-prompt", "4", "--budget", "400"], "give --c-prompt and --c-response"),
