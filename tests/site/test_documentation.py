@@ -60,6 +60,8 @@ def test_the_site_is_whole_and_asks_no_other_host(site, served, new_page):
         assert f'id="mrtsim.{name}"' in reference, name
     theory = site.joinpath("docs/theory.html").read_text(encoding="utf-8")
     assert "<sub>y|x</sub>" in theory
+    assert theory.count("<math ") > 15  # its quoted formulas
+    assert "<mi>\\" not in theory  # no LaTeX command was left as it is
     assert "<math " in site.joinpath("docs/guides/duplicates.html").read_text(encoding="utf-8")
 
     pages = sorted(site.rglob("*.html"))
@@ -92,6 +94,7 @@ def test_the_site_is_whole_and_asks_no_other_host(site, served, new_page):
             "the spread V_x, and V_{y|x}.",
             "the spread <span>V<sub>x</sub></span>, and <span>V<sub>y|x</sub></span>.",
         ),
+        ("S_1²/N_p", "<span>S<sub>1</sub></span>²/<span>N<sub>p</sub></span>"),
         ("`V_x` and n_prompts, k_star", "<code>V_x</code> and n_prompts, k_star"),
         ("[E_x](N_p.md)", '<a href="N_p.md"><span>E<sub>x</sub></span></a>'),
         ("between $5 and $6, or $HOME", "between $5 and $6, or $HOME"),
@@ -107,3 +110,27 @@ def test_formulas_become_mathml_and_symbols_get_subscripts(text, shown, monkeypa
         assert re.fullmatch(r"<p><code>\$x\$</code> is <math [^>]*><mrow><mi>x</mi></mrow></math></p>", html)
     else:
         assert html == f"<p>{shown}</p>"
+
+
+@pytest.mark.parametrize(
+    ("plain", "latex"),
+    [
+        (
+            "Var L̂ = V_x / N_p + V_{y|x} / (N_p K)",
+            r"\operatorname{Var} \hat{L} = V_x / N_p + V_{y|x} / (N_p K)",
+        ),
+        ("K\\* = √( (V_{y|x} / V_x) (C_p / C_r) )", r"K^* = \sqrt{ (V_{y|x} / V_x) (C_p / C_r) }"),
+        ("K_eff = s²_kept κ₂₂, l_ijk − 1", r"K_{\text{eff}} = s^{2}_{\text{kept}} κ_{22},\quad l_{ijk} - 1"),
+        (
+            "Var = {V_x + E A} / N; f(a, b) ≤ K^−c",
+            r"\operatorname{Var} = \{V_x + E A\} / N;\quad f(a, b) \leq  K^{-c}",
+        ),
+        ("rows weighted equally: Σ K_i", r"\text{ rows weighted equally: } \sum  K_i"),
+    ],
+)
+def test_plain_formulas_become_latex(plain, latex, monkeypatch):
+    pytest.importorskip("latex2mathml", reason="the documentation's tools are not installed: make docs")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    from mathml import latex_of
+
+    assert latex_of(plain) == latex
