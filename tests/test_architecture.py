@@ -66,7 +66,9 @@ def test_no_experiment_imports_another_and_nothing_shared_imports_one():
     experiments = {path.stem for path in (ROOT / "experiments").glob("*.py") if not path.stem.startswith("_")}
     assert len(experiments) > 15
     for path in files("experiments"):
-        assert not {n for n in imports(path) for e in experiments if f"{n}.".startswith(f"experiments.{e}.")}, path
+        assert not {
+            n for n in imports(path) for e in experiments if f"{n}.".startswith(f"experiments.{e}.")
+        }, path
 
 
 def test_the_harness_does_not_need_what_experiments_share():

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from mrtsim import __version__
 from mrtsim.errors import InputError
 
-COMMANDS = ("plan-pilot", "allocate", "pilot", "compare", "rollouts", "select")
+COMMANDS = ("plan-pilot", "pilot", "compare", "allocate", "rollouts", "select")  # as a user meets them
 
 
 class Parser(argparse.ArgumentParser):

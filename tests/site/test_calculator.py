@@ -191,12 +191,17 @@ def test_the_command_it_shows_gives_the_same_plan(page, capsys):
     page.get_by_label("token prices").check()
     page.get_by_text("Limits and given numbers").click()
     fill(page, budget="20", max_responses="3", population="90000")
-    said = answer(page)
-    program, *arguments = shlex.split(page.locator("#command").inner_text())
-    assert program == "mrtsim"
-    assert main([*arguments, "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert said.startswith(f"{plan['n_prompts']} prompts with {plan['responses_per_prompt']} responses each")
+    for goal in ("budget", "target error", "a difference to detect", "between two models like this one"):
+        page.locator("label", has_text=re.compile(f"^ *{goal}")).locator("input").first.check()
+        fill(page, standard_error="0.05") if goal == "target error" else None
+        said = answer(page)
+        program, *arguments = shlex.split(page.locator("#command").inner_text())
+        assert program == "mrtsim"
+        assert main([*arguments, "--json"]) == 0
+        plan = json.loads(capsys.readouterr().out)
+        assert said.startswith(
+            f"{plan['n_prompts']} prompts with {plan['responses_per_prompt']} responses each"
+        ), goal
 
 
 def test_plans_that_detect_a_difference_are_those_of_the_library(page):
