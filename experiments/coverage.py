@@ -1,15 +1,11 @@
-"""Do the intervals of `mrtsim pilot` tell the truth? Coverage over simulated pilots, method by method.
+"""How often the intervals of `mrtsim pilot` hold the truth, and how often its warnings say so: simulated pilots.
 
-Every cell simulates pilots of one design and counts how often each nominal 95 % interval of V_{y|x}/V_x (with groups
-V_{y|x}/(r V_g + V_{x|g})) holds the truth; K* is a monotone function of that ratio, so its coverage is the same. The
-methods see the same pilots:
+Every cell simulates pilots of one design and one law of losses, and counts how often each nominal 95 % interval of each
+registered method holds the truth: V_{y|x}/V_x (with groups V_{y|x}/(r V_g + V_{x|g}); K* is a monotone function of it,
+so its coverage is the same), V_x or V_{x|g}, V_g, and V_{y|x}. The methods see the same pilots. A pilot without spread
+within its prompts is refused by the command; such pilots are counted apart.
 
-- `mrtsim`: the intervals of `estimate_components`, also for V_x (V_{x|g}), V_g and V_{y|x};
-- `jackknife`: the plain log-jackknife-t it builds on;
-- `F`: the F interval, exact for normal losses of equal variance;
-- `bootstrap`: percentiles of the ratio over resampled prompts (groups).
-
-A pilot without spread within its prompts is refused by the command; such pilots are counted apart.
+`python -m experiments.coverage` writes `docs/coverage.md` from the stored results.
 """
 
 from __future__ import annotations
@@ -18,78 +14,116 @@ import math
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 from tqdm import tqdm
 
 from experiments.harness.statements import Prediction
 from mrtsim.montecarlo import usable_cores
-from mrtsim.pilot.classical_intervals import unweighted_mean_squares
-from mrtsim.pilot.intervals import interval_method
+from mrtsim.pilot.intervals import DEFAULT, interval_methods
+from mrtsim.pilot.mean_squares import weighted_mean_squares
 from mrtsim.pilot.sums import PromptSums
+from mrtsim.pilot.warnings import at_risk
 
 Floats = NDArray[np.float64]
 
 CLAIMS = ()
 CONFIDENCE = 0.95
-LOSSES = ("normal", "heteroscedastic", "log-normal 0.5", "log-normal 1", "two-point", "multiplicative")
+BASELINE = "0.1.0"  # the method that widths are relative to
 ROWS_AT_ONCE = 2**20
+QUANTITIES = ("ratio", "prompt", "response", "group")
+
+# Losses that are mu + prompt (group) effect + response effect: the laws of these effects.
+ADDITIVE = {
+    "normal": ("normal", "normal"),
+    "heteroscedastic": ("normal", "normal"),
+    "log-normal 0.5": ("log-normal 0.5", "log-normal 0.5"),
+    "exponential": ("exponential", "exponential"),
+    "t4": ("t4", "t4"),
+    "two-point": ("two-point", "two-point"),
+    "log-normal 1 prompts": ("log-normal 1", "normal"),
+    "log-normal 1 responses": ("normal", "log-normal 1"),
+    "log-normal 1.5 responses": ("normal", "log-normal 1.5"),
+}
+BINARY = {
+    "Beta(2, 2)": (2.0, 2.0),
+    "Beta(.5, .5)": (0.5, 0.5),
+    "Beta(.2, 2)": (0.2, 2.0),
+    "Beta(8, .5)": (8.0, 0.5),
+}
+LOSSES = (*ADDITIVE, "multiplicative", "zero-inflated", *BINARY)
+COUNTS = ("balanced", "half one", "1 to 40")
+GROUPS = ("none", "equal", "1 to 3", "very unequal")
+ACTIVE = 0.4  # share of prompts whose losses are not 0, "zero-inflated"
 
 
 @dataclass(frozen=True)
 class Config:
-    """The cells are all combinations; `resamples` are of the bootstrap.
+    """The cells: `losses` x `prompts` (groups where there are any) x `ratios` (binary losses have their own) x designs.
 
-    Losses are mu + prompt effect + response effect. Both effects are normal, log-normal (of that sigma) or two-point
-    (probability 0.1), scaled to the components; "heteroscedastic" has normal effects and a response variance that is
-    exponential over prompts; "multiplicative" is exp(normal + normal) with total sigma 1, so that the spread follows
-    the mean. Unbalanced pilots give a quarter of the prompts each R/2, R/2, R and 2 R responses. Groups are pairs, or
-    of 1, 2, 3 prompts in turn where unbalanced, with V_g = V_{x|g}.
+    The designs are every entry of `responses` for balanced pilots without groups, `counts` other than balanced without
+    groups, and `groups` other than none with `grouped_responses` per prompt.
     """
 
     losses: tuple[str, ...] = LOSSES
     ratios: tuple[float, ...] = (0.15, 1.0, 7.0)
     prompts: tuple[int, ...] = (6, 20, 50, 200)
-    responses: tuple[int, ...] = (2, 8, 32)
-    replicates: int = 500
-    resamples: int = 400
+    responses: tuple[int, ...] = (2, 4, 8, 32)
+    counts: tuple[str, ...] = COUNTS
+    groups: tuple[str, ...] = GROUPS
+    grouped_responses: int = 4
+    replicates: int = 200
 
 
 PRESETS = {
-    "quick": Config(prompts=(6, 20), responses=(2, 8), replicates=100, resamples=100),
+    "quick": Config(prompts=(6, 20), responses=(2, 8), ratios=(1.0,), replicates=40),
     "paper": Config(),
-    "precise": Config(replicates=2_000),
+    "precise": Config(replicates=1_000),
 }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One design; ratio is V_{y|x} / (r V_g + V_{x|g})."""
+    """One design and one law; ratio is V_{y|x} / (r V_g + V_{x|g}), and `clusters` counts prompts, or groups.
+
+    `responses` is K where balanced, and None otherwise.
+    """
 
     losses: str
     ratio: float
-    prompts: int
-    responses: int
-    balanced: bool
-    grouped: bool
-    counts: NDArray[np.int64] = field(init=False, compare=False)
+    clusters: int
+    responses: int | None = None
+    counts: str = "balanced"
+    groups: str = "none"
     sizes: NDArray[np.int64] = field(init=False, compare=False)
+    responses_per_prompt: NDArray[np.int64] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        pattern = [1.0] if self.balanced else [0.5, 0.5, 1.0, 2.0]
-        counts = np.maximum(np.resize(pattern, self.prompts) * self.responses, 1)
-        sizes = [1] * self.prompts
-        if self.grouped:
-            ends = np.cumsum(np.resize([2] if self.balanced else [1, 2, 3], self.prompts))
-            sizes = np.diff(np.append(ends[ends < self.prompts], self.prompts), prepend=0)
-        object.__setattr__(self, "counts", counts.astype(np.int64))
-        object.__setattr__(self, "sizes", np.asarray(sizes))
+        n = self.clusters
+        if self.groups == "very unequal":  # the g-th largest has 1/g of the prompts of the largest
+            sizes = np.maximum(np.round((1.1 * n + 6) / np.arange(1, n + 1)), 1)
+        else:
+            sizes = np.resize({"none": [1], "equal": [3], "1 to 3": [1, 2, 3]}[self.groups], n)
+        object.__setattr__(self, "sizes", sizes.astype(np.int64))
+        prompts = int(sizes.sum())
+        if self.counts == "half one":
+            several = np.resize([2, 5, 8, 11, 14, 17, 20], prompts - prompts // 2)
+            counts = np.concatenate([np.ones(prompts // 2), several])
+        elif self.counts == "1 to 40":
+            counts = 1 + 17 * np.arange(prompts) % 40
+        else:
+            counts = np.full(prompts, self.responses)
+        object.__setattr__(self, "responses_per_prompt", counts.astype(np.int64))
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the prompts come in groups."""
+        return self.groups != "none"
 
     @property
     def redundancy(self) -> float:
@@ -99,141 +133,224 @@ class Cell:
     @property
     def name(self) -> str:
         """A unique label; it also seeds the cell."""
-        return (
-            f"{self.losses}/ratio={self.ratio:g}/P={self.prompts}/R={self.responses}/"
-            f"{'balanced' if self.balanced else 'unbalanced'}/{'grouped' if self.grouped else 'plain'}"
-        )
+        design = f"K={self.responses}" if self.counts == "balanced" else self.counts
+        return f"{self.losses}/ratio={self.ratio:g}/n={self.clusters}/{design}/groups {self.groups}"
 
     def components(self) -> tuple[float, float, float]:
-        """(V_g, V_{x|g}, V_{y|x})."""
-        if self.losses == "multiplicative":
-            # With V_g = V_{x|g} = m^2 v the squares of the log-normal means are 1 + v and 1 + 2 v; see `_losses`.
-            v = _relative(self)
-            mean2 = math.exp(1.0)
-            return mean2 * v * self.grouped, mean2 * v, mean2 * (math.exp(1.0) - 1 - v * (1 + self.grouped))
-        if not self.grouped:
-            return 0.0, 1.0, self.ratio
-        share = 1 / (1 + self.redundancy)
-        return share, share, self.ratio
+        """(V_g, V_x or V_{x|g}, V_{y|x})."""
+        return _family(self.losses).components(self)
 
 
-def _relative(cell: Cell) -> float:
-    """V_{x|g} over the squared mean loss, of multiplicative losses with total sigma 1."""
-    return (math.exp(1.0) - 1) / (cell.ratio * (cell.redundancy * cell.grouped + 1) + 1 + cell.grouped)
+class Additive:
+    """Effects of given laws, scaled to V_g = V_{x|g} (V_x = 1 without groups) and the cell's ratio."""
+
+    def components(self, cell: Cell) -> tuple[float, float, float]:
+        share = 1 / (1 + cell.redundancy) if cell.grouped else 1.0
+        return share * cell.grouped, share, cell.ratio
+
+    def losses(self, cell: Cell, rng: np.random.Generator, n: int) -> Floats:
+        between, within = ADDITIVE[cell.losses]
+        v_group, v_prompt, v_response = cell.components()
+        mean = math.sqrt(v_prompt) * effects(between, rng, (n, cell.responses_per_prompt.size))
+        if cell.grouped:
+            mean += np.repeat(
+                math.sqrt(v_group) * effects(between, rng, (n, cell.clusters)), cell.sizes, axis=1
+            )
+        losses = effects(within, rng, (n, int(cell.responses_per_prompt.sum())))
+        if cell.losses == "heteroscedastic":
+            scale = np.sqrt(rng.standard_exponential(mean.shape))
+            losses *= np.repeat(scale, cell.responses_per_prompt, axis=1)
+        losses *= math.sqrt(v_response)
+        losses += np.repeat(mean, cell.responses_per_prompt, axis=1)
+        return losses
 
 
-def simulate(cell: Cell, rng: np.random.Generator, n: int) -> PromptSums:
-    """n pilots of a cell, as sufficient statistics."""
-    starts = np.cumsum(cell.sizes) - cell.sizes if cell.grouped else None
-    first = np.cumsum(cell.counts) - cell.counts
-    losses = _losses(cell, rng, n)
-    means = np.add.reduceat(losses, first, axis=1) / cell.counts
-    losses -= np.repeat(means, cell.counts, axis=1)
-    within = np.add.reduceat(np.square(losses, out=losses), first, axis=1)
-    return PromptSums(cell.counts.astype(float), means, within, starts)
+class Multiplicative:
+    """exp(normal + normal) with total sigma 1, so that the spread follows the mean; V_g = V_{x|g}."""
 
+    def _relative(self, cell: Cell) -> float:
+        """V_{x|g} over the squared mean loss."""
+        return (math.exp(1.0) - 1) / (cell.ratio * (cell.redundancy * cell.grouped + 1) + 1 + cell.grouped)
 
-def _losses(cell: Cell, rng: np.random.Generator, n: int) -> Floats:
-    """(n, rows) losses with the cell's components, the rows of a prompt side by side."""
-    groups = _effects(cell, rng, (n, cell.sizes.size)) if cell.grouped else np.zeros((n, cell.prompts))
-    groups = np.repeat(groups, cell.sizes, axis=1)
-    prompts = _effects(cell, rng, (n, cell.prompts))
-    responses = _effects(cell, rng, (n, int(cell.counts.sum())))
-    if cell.losses == "multiplicative":
-        v = _relative(cell)
+    def components(self, cell: Cell) -> tuple[float, float, float]:
+        # With V_g = V_{x|g} = m^2 v the squares of the log-normal means are 1 + v and 1 + 2 v.
+        v, mean2 = self._relative(cell), math.exp(1.0)
+        return mean2 * v * cell.grouped, mean2 * v, mean2 * (math.exp(1.0) - 1 - v * (1 + cell.grouped))
+
+    def losses(self, cell: Cell, rng: np.random.Generator, n: int) -> Floats:
+        v = self._relative(cell)
         group, prompt = math.log1p(v * cell.grouped), math.log1p(v * (1 + cell.grouped))
-        scales = np.sqrt([group, prompt - group, 1 - prompt])
-    else:
-        scales = np.sqrt(cell.components())
-    if cell.losses == "heteroscedastic":
-        responses *= np.repeat(np.sqrt(rng.standard_exponential((n, cell.prompts))), cell.counts, axis=1)
-    responses *= float(scales[2])
-    responses += np.repeat(scales[0] * groups + scales[1] * prompts, cell.counts, axis=1)
-    return np.exp(responses, out=responses) if cell.losses == "multiplicative" else responses
+        log_mean = math.sqrt(prompt - group) * rng.standard_normal((n, cell.responses_per_prompt.size))
+        if cell.grouped:
+            of_group = math.sqrt(group) * rng.standard_normal((n, cell.clusters))
+            log_mean += np.repeat(of_group, cell.sizes, axis=1)
+        losses = math.sqrt(1 - prompt) * rng.standard_normal((n, int(cell.responses_per_prompt.sum())))
+        losses += np.repeat(log_mean, cell.responses_per_prompt, axis=1)
+        return np.exp(losses, out=losses)
 
 
-def _effects(cell: Cell, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+class Binary:
+    """0/1 losses; a prompt's probability is Beta, with groups the mean of one Beta of the group and one of its own."""
+
+    def components(self, cell: Cell) -> tuple[float, float, float]:
+        a, b = BINARY[cell.losses]
+        mean, variance = a / (a + b), a * b / ((a + b) ** 2 * (a + b + 1))
+        group, prompt = (variance / 4, variance / 4) if cell.grouped else (0.0, variance)
+        return group, prompt, mean * (1 - mean) - group - prompt
+
+    def losses(self, cell: Cell, rng: np.random.Generator, n: int) -> Floats:
+        a, b = BINARY[cell.losses]
+        p = rng.beta(a, b, (n, cell.responses_per_prompt.size))
+        if cell.grouped:
+            p = (p + np.repeat(rng.beta(a, b, (n, cell.clusters)), cell.sizes, axis=1)) / 2
+        p = np.repeat(p, cell.responses_per_prompt, axis=1)
+        return (rng.random(p.shape) < p).astype(np.float64)
+
+
+class ZeroInflated:
+    """All losses of a prompt are 0 with probability 0.6; else an exponential mean loss plus exponential responses.
+
+    With groups the mean loss is the sum of an exponential of the group and one of the prompt.
+    """
+
+    def components(self, cell: Cell) -> tuple[float, float, float]:
+        parts = 1 + cell.grouped  # exponentials of mean 1: second moment of their sum is parts (parts + 1)
+        total = ACTIVE * parts * (parts + 1) - (ACTIVE * parts) ** 2
+        group = ACTIVE**2 * cell.grouped
+        return group, total - group, cell.ratio * (cell.redundancy * group + total - group)
+
+    def losses(self, cell: Cell, rng: np.random.Generator, n: int) -> Floats:
+        shape = (n, cell.responses_per_prompt.size)
+        active = rng.random(shape) < ACTIVE
+        mean = rng.standard_exponential(shape)
+        if cell.grouped:
+            mean += np.repeat(rng.standard_exponential((n, cell.clusters)), cell.sizes, axis=1)
+        losses = effects("exponential", rng, (n, int(cell.responses_per_prompt.sum())))
+        losses *= math.sqrt(cell.components()[2] / ACTIVE)
+        losses += np.repeat(mean, cell.responses_per_prompt, axis=1)
+        losses *= np.repeat(active, cell.responses_per_prompt, axis=1)
+        return losses
+
+
+def _family(losses: str) -> Additive | Multiplicative | Binary | ZeroInflated:
+    if losses in ADDITIVE:
+        return Additive()
+    if losses in BINARY:
+        return Binary()
+    return Multiplicative() if losses == "multiplicative" else ZeroInflated()
+
+
+def effects(law: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     """Effects of mean 0 and variance 1."""
-    if cell.losses == "two-point":
+    if law == "two-point":
         p = 0.1
-        rare = (rng.random(shape) < p).astype(np.float64)
-        return (rare - p) / math.sqrt(p * (1 - p))
+        return ((rng.random(shape) < p) - p) / math.sqrt(p * (1 - p))
+    if law == "exponential":
+        return rng.standard_exponential(shape) - 1
+    if law == "t4":
+        return np.asarray(rng.standard_t(4, shape)) / math.sqrt(2)
     z = rng.standard_normal(shape)
-    if not cell.losses.startswith("log-normal"):
+    if law == "normal":
         return z
-    sigma2 = float(cell.losses.split()[1]) ** 2
+    sigma2 = float(law.split()[1]) ** 2
     np.exp(math.sqrt(sigma2) * z, out=z)
     return (z - math.exp(sigma2 / 2)) / math.sqrt(math.exp(sigma2) * math.expm1(sigma2))
 
 
+def simulate(cell: Cell, rng: np.random.Generator, n: int) -> PromptSums:
+    """n pilots of a cell, as sums per prompt."""
+    counts = cell.responses_per_prompt
+    first = np.cumsum(counts) - counts
+    losses = _family(cell.losses).losses(cell, rng, n)
+    means = np.add.reduceat(losses, first, axis=1) / counts
+    losses -= np.repeat(means, counts, axis=1)
+    within = np.add.reduceat(np.square(losses, out=losses), first, axis=1)
+    starts = np.cumsum(cell.sizes) - cell.sizes if cell.grouped else None
+    return PromptSums(counts.astype(float), means, within, starts)
+
+
 def cells(config: Config) -> Iterator[Cell]:
     """All cells of a config."""
-    shapes = product(
-        config.losses, config.prompts, config.responses, config.ratios, (True, False), (False, True)
-    )
-    for losses, prompts, responses, ratio, balanced, grouped in shapes:
-        yield Cell(losses, ratio, prompts, responses, balanced, grouped)
+    designs = [(k, "balanced", "none") for k in config.responses if "balanced" in config.counts]
+    designs += [(None, counts, "none") for counts in config.counts if counts != "balanced"]
+    designs += [
+        (config.grouped_responses, "balanced", groups) for groups in config.groups if groups != "none"
+    ]
+    for losses, clusters, (responses, counts, groups) in product(config.losses, config.prompts, designs):
+        if losses in BINARY:
+            cell = Cell(losses, math.nan, clusters, responses, counts, groups)
+            group, prompt, response = cell.components()
+            ratio = response / (cell.redundancy * group + prompt)
+            yield Cell(losses, ratio, clusters, responses, counts, groups)
+        else:
+            for ratio in config.ratios:
+                yield Cell(losses, ratio, clusters, responses, counts, groups)
 
 
-def measure(cell: Cell, replicates: int, resamples: int, seed: list[int]) -> dict[str, Any]:
-    """Coverage of every method in one cell; the same bits for the same arguments."""
+def measure(cell: Cell, replicates: int, seed: list[int]) -> dict[str, Any]:
+    """Coverage of every method in one cell; the same bits for the same arguments.
+
+    Returns:
+        The design, `answered` (pilots that the command does not refuse), `warned` and `held_warned` (pilots with a
+        warning about a quantity's interval, and those whose interval holds the truth nevertheless), and `intervals`:
+        for each method and quantity the numbers of pilots whose interval lies below the truth, holds it, lies above it,
+        and the median width over that of version 0.1.0 (of the ratio's inverse, which is finite).
+    """
     rng = np.random.default_rng([*seed, zlib.crc32(cell.name.encode())])
-    rows = int(cell.counts.sum())
-    at_once = max(1, ROWS_AT_ONCE // rows)
-    weights = rng.multinomial(cell.sizes.size, np.full(cell.sizes.size, 1 / cell.sizes.size), resamples)
+    at_once = max(1, ROWS_AT_ONCE // int(cell.responses_per_prompt.sum()))
     parts = []
     for begin in range(0, replicates, at_once):
-        pilots = simulate(cell, rng, min(at_once, replicates - begin))
-        parts.append(_judged(cell, pilots, weights.astype(float)))
-    judged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    answered = judged.pop("answered")
-    n = int(answered.sum())
-    result = {key: value for key, value in asdict(cell).items() if key not in ("counts", "sizes")}
-    result |= {"answered": n, "intervals": {}}
-    for name, outcome in judged.items():
-        kept = outcome[answered]
-        if kept.dtype == bool:
-            result[name] = int(kept.sum())
-        else:  # pilots whose interval lies below the truth, holds it, lies above it
-            result["intervals"][name] = [int((kept == side).sum()) for side in (1, 0, -1)]
+        parts.append(_judged(cell, simulate(cell, rng, min(at_once, replicates - begin))))
+    judged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    kept = judged.pop("answered")
+    result: dict[str, Any] = {
+        "losses": cell.losses,
+        "ratio": cell.ratio,
+        "clusters": cell.clusters,
+        "responses": cell.responses,
+        "counts": cell.counts,
+        "groups": cell.groups,
+        "answered": int(kept.sum()),
+    }
+    quantities = [name for name in QUANTITIES if name != "group" or cell.grouped]
+    warned = {name: judged[f"warned {name}"][kept] for name in quantities}
+    held = {name: judged[f"side {DEFAULT} {name}"][kept] == 0 for name in quantities}
+    result["warned"] = {name: int(warned[name].sum()) for name in quantities}
+    result["held_warned"] = {name: int((warned[name] & held[name]).sum()) for name in quantities}
+    result["intervals"] = {}
+    for method in interval_methods():
+        result["intervals"][method] = found = {}
+        for name in quantities:
+            side = judged[f"side {method} {name}"][kept]
+            width, base = (judged[f"width {m} {name}"][kept] for m in (method, BASELINE))
+            both = np.isfinite(width) & np.isfinite(base) & (base > 0)
+            relative = float(np.median(width[both] / base[both])) if both.any() else None
+            counts = [int((side == where).sum()) for where in (1, 0, -1)]
+            found[name] = [*counts, None if relative is None else round(relative, 3)]
     return result
 
 
-def _judged(cell: Cell, pilots: PromptSums, weights: Floats) -> dict[str, NDArray[Any]]:
+@np.errstate(divide="ignore", invalid="ignore", over="ignore")
+def _judged(cell: Cell, pilots: PromptSums) -> dict[str, NDArray[Any]]:
     group, prompt, response = cell.components()
-    truth = response / (cell.redundancy * group + prompt)
-    r = cell.redundancy
-    full = unweighted_mean_squares(pilots)
-    h = full.target(r)[1][..., 0]
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ours = interval_method("0.1.0")(pilots, CONFIDENCE, r)
-        excess = full.excess(r)[..., 0]
-        clusters = cell.sizes.size
-        jackknife = interval_method("jackknife")(pilots, CONFIDENCE, r)
-        tails = special.fdtri(
-            clusters - 1, (cell.counts - 1).sum(), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-        )
-        drawn = unweighted_mean_squares(pilots, lambda values: values @ weights.T)
-        between, h_drawn = drawn.target(r)
-        share = np.nan_to_num(np.maximum(between / drawn.response - h_drawn, 0), posinf=np.inf)
-        share = np.quantile(share, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=-1)
-
-        def ratio(low: Floats, high: Floats) -> tuple[Floats, Floats]:
-            return 1 / (h * np.maximum(high - 1, 0)), 1 / (h * np.maximum(low - 1, 0))
-
-        judged = {
-            "answered": pilots.within.sum(axis=-1) > 1e-20,
-            "ratio": _side(truth, ours.ratio),
-            "ratio_jackknife": _side(truth, jackknife.ratio),
-            "ratio_F": _side(truth, ratio(excess / tails[1], excess / tails[0])),
-            "ratio_bootstrap": _side(truth, (1 / share[1], 1 / share[0])),
-            "prompt": _side(prompt, ours.prompt),
-            "response": _side(response, ours.response),
-            "unbounded": np.isinf(ours.ratio[1]),
-            "negative": excess <= 1,
-        }
-    if ours.group is not None:
-        judged["group"] = _side(group, ours.group)
+    truth = {
+        "ratio": response / (cell.redundancy * group + prompt),
+        "prompt": prompt,
+        "response": response,
+        "group": group,
+    }
+    risk = at_risk(weighted_mean_squares(pilots))
+    warned = {"ratio": risk.ratio, "prompt": risk.prompt if cell.grouped else risk.between}
+    warned |= {"response": risk.response, "group": risk.between}
+    judged: dict[str, NDArray[Any]] = {"answered": pilots.within.sum(axis=-1) > 1e-20}
+    judged |= {f"warned {name}": flags for name, flags in warned.items()}
+    for method, function in interval_methods().items():
+        limits = function(pilots, CONFIDENCE, cell.redundancy)
+        for name in QUANTITIES:
+            found = getattr(limits, name)
+            if found is not None:
+                judged[f"side {method} {name}"] = _side(truth[name], found)
+                judged[f"width {method} {name}"] = _width(name, found)
     return judged
 
 
@@ -241,12 +358,18 @@ def _side(truth: float, interval: tuple[Floats, Floats]) -> NDArray[np.int8]:
     return (truth > interval[1]).astype(np.int8) - (truth < interval[0]).astype(np.int8)
 
 
+def _width(name: str, interval: tuple[Floats, Floats]) -> Floats:
+    """Of the part of the interval that is not negative; of the ratio's inverse."""
+    low, high = (1 / interval[1], 1 / interval[0]) if name == "ratio" else interval
+    return np.maximum(high, 0) - np.maximum(low, 0)
+
+
 def run(config: Config, key: jax.Array, sweep: Any) -> dict[str, Any]:
-    """Measure every cell; a thread a core, and each cell its own stream, so that the bits do not depend on threads."""
+    """Measure every cell; one thread per core, and each cell its own stream: the bits do not depend on threads."""
     seed = [int(word) for word in np.ravel(jax.random.key_data(key))]
     todo = list(cells(config))
     with ThreadPoolExecutor(usable_cores()) as pool:
-        measured = pool.map(lambda cell: measure(cell, config.replicates, config.resamples, seed), todo)
+        measured = pool.map(lambda cell: measure(cell, config.replicates, seed), todo)
         bar = tqdm(measured, total=len(todo), desc="coverage", disable=None if sweep.progress else True)
         table = list(bar)
     return {"replicates": config.replicates, "cells": table}
@@ -257,35 +380,11 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
     return []
 
 
-def table(result: dict[str, Any]) -> str:
-    """The coverage table in Markdown, in per cent: least to greatest over the cells of a row."""
-    columns = {
-        "ratio, K*": "ratio",
-        "V_x": "prompt",
-        "V_g": "group",
-        "V_y given x": "response",
-        "plain jackknife": "ratio_jackknife",
-        "F": "ratio_F",
-        "bootstrap": "ratio_bootstrap",
-    }
-    lines = [
-        "| losses | groups | prompts | " + " | ".join(columns) + " | refused |",
-        "| --- | --- | ---: |" + " ---: |" * (len(columns) + 1),
-    ]
-    rows: dict[tuple[str, bool, int], list[dict[str, Any]]] = {}
-    for cell in result["cells"]:
-        rows.setdefault((cell["losses"], cell["grouped"], cell["prompts"]), []).append(cell)
-    for (losses, grouped, prompts), found in rows.items():
-        cells_ = []
-        for name in columns.values():
-            shares = [coverage(cell, name) for cell in found if name in cell["intervals"]]
-            cells_.append(f"{100 * min(shares):.1f} to {100 * max(shares):.1f}" if shares else "")
-        refused = max(1 - cell["answered"] / result["replicates"] for cell in found)
-        cells_.append(f"{100 * refused:.1f}" if refused else "")
-        lines.append(f"| {losses} | {'yes' if grouped else 'no'} | {prompts} | " + " | ".join(cells_) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def coverage(cell: dict[str, Any], name: str) -> float:
+def coverage(cell: dict[str, Any], quantity: str, method: str = DEFAULT) -> float:
     """Share of the answered pilots whose interval holds the truth."""
-    return cell["intervals"][name][1] / cell["answered"] if cell["answered"] else math.nan
+    return cell["intervals"][method][quantity][1] / cell["answered"] if cell["answered"] else math.nan
+
+
+def warned(cell: dict[str, Any], quantity: str) -> float:
+    """Share of the answered pilots with a warning about this interval."""
+    return cell["warned"][quantity] / cell["answered"] if cell["answered"] else math.nan
