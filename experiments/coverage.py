@@ -10,12 +10,15 @@ within its prompts is refused by the command; such pilots are counted apart.
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
+from string import Template
 from typing import Any
 
 import jax
@@ -388,3 +391,220 @@ def coverage(cell: dict[str, Any], quantity: str, method: str = DEFAULT) -> floa
 def warned(cell: dict[str, Any], quantity: str) -> float:
     """Share of the answered pilots with a warning about this interval."""
     return cell["warned"][quantity] / cell["answered"] if cell["answered"] else math.nan
+
+
+def chosen(result: dict[str, Any], quantity: str | None = None, **where: Any) -> list[dict[str, Any]]:
+    """The cells with these settings, each a value or a tuple of values, in which a quantity is known.
+
+    Cells of which more than half of the pilots are refused are left out.
+    """
+    found = []
+    for cell in result["cells"]:
+        fits = all(
+            cell[key] in (value if isinstance(value, tuple) else (value,)) for key, value in where.items()
+        )
+        known = quantity is None or quantity in cell["warned"]
+        if fits and known and cell["answered"] >= result["replicates"] / 2:
+            found.append(cell)
+    return found
+
+
+BALANCED = {"counts": "balanced", "groups": "none"}
+ENOUGH = (20, 50, 200)  # prompts or groups
+SHORT, TOO_SHORT = 0.92, 0.85
+
+
+def findings(result: dict[str, Any]) -> dict[str, float]:
+    """The numbers that the page states and the tests hold to their thresholds."""
+    found: dict[str, float] = {}
+    changes = []
+    for name in ("ratio", "prompt", "response"):
+        cells_ = chosen(result, clusters=ENOUGH, **BALANCED)
+        changes += [coverage(cell, name) - coverage(cell, name, BASELINE) for cell in cells_]
+    found["balanced, mean change"] = float(np.mean(changes))
+    found["balanced, worst change"] = min(changes)
+    binary = chosen(result, losses=tuple(BINARY), clusters=ENOUGH, **BALANCED)
+    found["binary V_x, least"] = min(coverage(cell, "prompt") for cell in binary)
+    found["binary V_x, designs below 92 %"] = sum(coverage(cell, "prompt") < SHORT for cell in binary)
+    found["binary V_x, least in 0.1.0"] = min(coverage(cell, "prompt", BASELINE) for cell in binary)
+    unequal = chosen(result, losses="normal", clusters=ENOUGH, groups=("1 to 3", "very unequal"))
+    for method in (DEFAULT, BASELINE):
+        shares = [coverage(cell, name, method) for cell in unequal for name in QUANTITIES]
+        found[f"unequal groups, least, {method}"] = min(shares)
+    trusted = {"normal": (("normal",), ENOUGH), "other": (("heteroscedastic", *BINARY), ENOUGH[1:])}
+    for word, (losses, clusters) in trusted.items():
+        cells_ = chosen(result, losses=losses, clusters=clusters)
+        found[f"trusted, {word}"] = min(coverage(cell, name) for cell in cells_ for name in cell["warned"])
+    for clusters in ENOUGH:
+        alarms = [
+            warned(cell, name)
+            for cell in chosen(result, losses="normal", clusters=clusters)
+            for name in cell["warned"]
+        ]
+        found[f"false alarms, mean, {clusters}"] = float(np.mean(alarms))
+        found[f"false alarms, worst, {clusters}"] = max(alarms)
+        for limit, word in ((SHORT, "short"), (TOO_SHORT, "too short")):
+            rates = [
+                warned(cell, name)
+                for cell in chosen(result, clusters=clusters)
+                for name in cell["warned"]
+                if coverage(cell, name) < limit
+            ]
+            found[f"{word}, intervals, {clusters}"] = len(rates)
+            found[f"{word}, warned, mean, {clusters}"] = float(np.mean(rates)) if rates else math.nan
+            found[f"{word}, warned, least, {clusters}"] = min(rates) if rates else math.nan
+    for name in ("ratio", "prompt", "response"):
+        for word, silent in (("silent", True), ("warned", False)):
+            pilots = held = 0
+            for cell in chosen(result, clusters=20, **BALANCED):
+                if cell["losses"] not in ("normal", "heteroscedastic"):
+                    here = cell["answered"] - cell["warned"][name] if silent else cell["warned"][name]
+                    all_held = cell["intervals"][DEFAULT][name][1]
+                    pilots += here
+                    held += all_held - cell["held_warned"][name] if silent else cell["held_warned"][name]
+            found[f"{word}, 20 prompts, {name}"] = held / pilots if pilots else math.nan
+    return found
+
+
+def stated(result: dict[str, Any]) -> dict[str, int]:
+    """What `mrtsim.pilot.warnings.COVERAGE` must say: least coverage over balanced cells, in per cent, rounded down."""
+
+    def least(quantity: str, losses: tuple[str, ...], clusters: tuple[int, ...]) -> int:
+        cells_ = chosen(result, losses=losses, clusters=clusters, **BALANCED)
+        return int(100 * min(coverage(cell, quantity) for cell in cells_) + 1e-9)
+
+    six, some = (6,), ENOUGH
+    return {
+        "few, normal": least("ratio", ("normal", "heteroscedastic"), six),
+        "few, skewed": least("ratio", ("log-normal 1 prompts",), six),
+        "few, rare": least("ratio", ("two-point",), six),
+        "prompts, V_x": least("prompt", ("log-normal 1 prompts",), some),
+        "prompts, K*": least("ratio", ("log-normal 1 prompts",), some),
+        "responses, V_y|x": least("response", ("log-normal 1.5 responses",), some),
+        "responses, K*": least("ratio", ("log-normal 1.5 responses",), some),
+    }
+
+
+def _range(shares: list[float]) -> str:
+    """Mean and least of shares, in per cent."""
+    known = [share for share in shares if not math.isnan(share)]
+    return f"{100 * np.mean(known):.0f}/{100 * min(known):.0f}" if known else ""
+
+
+def _row(result: dict[str, Any], quantities: tuple[str, ...], **where: Any) -> list[str]:
+    """Per quantity: coverage in 0.1.0, coverage now, width against 0.1.0, share of pilots warned."""
+    row = []
+    for name in quantities:
+        cells_ = chosen(result, name, **where)
+        widths = [cell["intervals"][DEFAULT][name][3] for cell in cells_]
+        width = float(np.median([w for w in widths if w is not None])) if any(widths) else math.nan
+        row.append(_range([coverage(cell, name, BASELINE) for cell in cells_]))
+        row.append(f"**{_range([coverage(cell, name) for cell in cells_])}**")
+        row.append(f"{width:.2f}")
+        row.append(f"{100 * np.mean([warned(cell, name) for cell in cells_]):.0f}")
+    return row
+
+
+NAMES = {"ratio": "K*", "prompt": "V_x", "response": "V_{y\\|x}", "group": "V_g"}
+
+
+def _table(rows: list[list[str]], header: list[str]) -> str:
+    """A Markdown table; the first column is text, the others numbers."""
+    rule = "| --- |" + " ---: |" * (len(header) - 1)
+    return "\n".join(
+        ["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]
+    )
+
+
+def _family_table(result: dict[str, Any], quantities: tuple[str, ...], **where: Any) -> str:
+    header = ["losses"]
+    for name in quantities:
+        label = "V_{x\\|g}" if name == "prompt" and where.get("groups") != "none" else NAMES[name]
+        header += [f"{label}, 0.1.0", "now", "width", "warned"]
+    present = [name for name in LOSSES if chosen(result, losses=name, **where)]
+    return _table([[name, *_row(result, quantities, losses=name, **where)] for name in present], header)
+
+
+KINDS = {
+    "normal; spread may differ between prompts": ("normal", "heteroscedastic"),
+    "0/1 (Beta success rates)": tuple(BINARY),
+    "moderately skewed or heavy-tailed": ("log-normal 0.5", "exponential", "t4"),
+    "mostly 0, or one of two values": ("zero-inflated", "two-point"),
+    "spread follows the mean": ("multiplicative",),
+    "very skewed prompts (log-normal 1)": ("log-normal 1 prompts",),
+    "very skewed responses (log-normal 1)": ("log-normal 1 responses",),
+    "extremely skewed responses (log-normal 1.5)": ("log-normal 1.5 responses",),
+}
+
+
+def page(result: dict[str, Any]) -> str:
+    """docs/coverage.md: where to trust the intervals, and the tables behind it."""
+    f, three = findings(result), ("ratio", "prompt", "response")
+
+    def percent(name: str) -> str:
+        return f"{100 * f[name]:.0f} %"
+
+    trust = []
+    for kind, losses in KINDS.items():
+        cells_ = chosen(result, losses=losses, clusters=ENOUGH, **BALANCED)
+        trust.append([kind])
+        for name in three:
+            trust[-1].append(_range([coverage(cell, name) for cell in cells_]))
+            trust[-1].append(f"{100 * np.mean([warned(cell, name) for cell in cells_]):.0f}")
+    warnings = []
+    for n in ENOUGH:
+        alarms = (100 * f[f"false alarms, {which}, {n}"] for which in ("mean", "worst"))
+        warnings.append([str(n), "{:.1f} ({:.1f})".format(*alarms)])
+        for word in ("short", "too short"):
+            shares = (100 * f[f"{word}, warned, {which}, {n}"] for which in ("mean", "least"))
+            warnings[-1].append(f"{int(f[f'{word}, intervals, {n}'])}: " + "{:.0f} ({:.0f})".format(*shares))
+    header = ["losses", "K*", "warned", "V_x", "warned", NAMES["response"], "warned"]
+    columns = ["prompts or groups", "false alarms", "below 92 %", "below 85 %"]
+
+    def families(quantities: tuple[str, ...] = three, **where: Any) -> str:
+        return _family_table(result, quantities, **where)
+
+    return Template((Path(__file__).parent / "data" / "coverage.md").read_text(encoding="utf-8")).substitute(
+        designs=f"{len(result['cells']):,}",
+        replicates=f"{result['replicates']:,}",
+        trust=_table(trust, header),
+        trust_normal=percent("trusted, normal"),
+        trust_other=percent("trusted, other"),
+        error=f"{100 * math.sqrt(0.95 * 0.05 / result['replicates']):.1f}",
+        silent_prompt=percent("silent, 20 prompts, prompt"),
+        silent_response=percent("silent, 20 prompts, response"),
+        warned_prompt=percent("warned, 20 prompts, prompt"),
+        warned_response=percent("warned, 20 prompts, response"),
+        balanced=families(clusters=ENOUGH, **BALANCED),
+        mean_change=f"{100 * f['balanced, mean change']:+.1f}",
+        worst_change=f"{100 * f['balanced, worst change']:+.1f}",
+        binary=percent("binary V_x, least"),
+        binary_before=percent("binary V_x, least in 0.1.0"),
+        unequal=families(clusters=ENOUGH, counts=("half one", "1 to 40"), groups="none"),
+        groups_equal=families(QUANTITIES, clusters=ENOUGH, groups="equal"),
+        groups_few=families(QUANTITIES, clusters=ENOUGH, groups="1 to 3"),
+        groups_unequal=families(QUANTITIES, clusters=ENOUGH, groups="very unequal"),
+        groups_normal=percent(f"unequal groups, least, {DEFAULT}"),
+        groups_normal_before=percent(f"unequal groups, least, {BASELINE}"),
+        six=families(clusters=6, **BALANCED),
+        warnings=_table(warnings, columns),
+        methods=_methods_table(result),
+    )
+
+
+def _methods_table(result: dict[str, Any]) -> str:
+    rows = []
+    methods = list(result["cells"][0]["intervals"])
+    for name in LOSSES:
+        cells_ = chosen(result, losses=name, clusters=ENOUGH, **BALANCED)
+        if cells_:
+            rows.append([name, *(_range([coverage(cell, "ratio", m) for cell in cells_]) for m in methods)])
+    return _table(rows, ["losses", *methods])
+
+
+if __name__ == "__main__":
+    root = Path(__file__).parents[1]
+    stored = json.loads(
+        (root / "results" / "precise" / "coverage" / "result.json").read_text(encoding="utf-8")
+    )
+    (root / "docs" / "coverage.md").write_text(page(stored["result"]), encoding="utf-8")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mrtsim.pilot.estimate import PilotEstimate
     from mrtsim.plan.allocate import Cost, Plan
     from mrtsim.tables.pilots import Pilot
+    from mrtsim.variance import VarianceComponents
 
 EXAMPLES = """\
 examples:
@@ -274,8 +275,8 @@ def _text(
     groups = "" if pilot.n_groups is None else f" in {pilot.n_groups} groups"
     lines = [
         f"{told(args.files)}: {pilot.n_responses} responses to {pilot.n_prompts} prompts{groups}, "
-        f"{per_prompt} a prompt",
-        f"mean loss {number(pilot.mean)}, standard error {number(pilot.standard_error)}",
+        f"{per_prompt} per prompt",
+        f"mean {args.loss_column} {number(pilot.mean)}, standard error {number(pilot.standard_error)}",
         "",
     ]
     grouped = pilot.group is not None
@@ -288,7 +289,7 @@ def _text(
     rows.append(_row("V_y|x", pilot.response, "between responses to a prompt"))
     r = number(pilot.redundancy)
     ratio = f"V_y|x / ({r} V_g + V_x|g)" if grouped else "V_y|x / V_x"
-    rows.append(_row("ratio", pilot.ratio, ratio + (f", {r} prompts a group" if grouped else "")))
+    rows.append(_row("ratio", pilot.ratio, ratio + (f", {r} prompts per group" if grouped else "")))
     rows.append(_row("icc", pilot.icc, "share of the variance that responses to a prompt have in common"))
     if cost is not None:
         costs = f"where a prompt costs {number(cost.prompt)} and a response {number(cost.response)}"
@@ -303,6 +304,7 @@ def _text(
             "high": f" at the upper {level} limit of K*",
         }
         lines += ["", f"plan{at[args.plan_at]}", plan_text(plan, components, cost, **constraints), ""]
+        lines += _moved(args, pilot, components)
         regret = 100 * pilot.largest_regret(plan.responses_per_prompt, cost)
         lines.append(
             f"  Should the ratio lie anywhere in its interval, K = {plan.responses_per_prompt} gives at most "
@@ -311,6 +313,27 @@ def _text(
     for warning in (*notes, *pilot.warnings):
         lines += ["", textwrap.fill(f"warning: {warning}", 100, subsequent_indent="  ")]
     return "\n".join(lines)
+
+
+def _moved(args: argparse.Namespace, pilot: PilotEstimate, components: VarianceComponents) -> list[str]:
+    """What a plan at a limit of the ratio takes for V_x, which may lie outside the interval of V_x itself."""
+    if args.plan_at == "estimate":
+        return []
+    between = "V_x" if pilot.group is None else f"{number(pilot.redundancy)} V_g + V_x|g"
+    if components.response == 0:
+        moved = (
+            f"The lower limit of the ratio is 0: the plan takes {between} = {number(components.prompt)}, all of the "
+            "variance, and V_y|x = 0, so that K = 1."
+        )
+    else:
+        moved = (
+            f"The plan moves the ratio to its limit and leaves V_y|x at its estimate: it takes {between} = "
+            f"{number(components.prompt)} (estimate {number(pilot.planning.prompt)})"
+        )
+        inside = pilot.group is not None or pilot.prompt.low <= components.prompt <= pilot.prompt.high
+        moved += ", which is outside the interval of V_x itself" if not inside else ""
+        moved += ". The variance and the standard error above are those at this value."
+    return [*textwrap.wrap(moved, 98, initial_indent="  ", subsequent_indent="  "), ""]
 
 
 def _row(name: str, interval: Estimate, meaning: str) -> tuple[Any, ...]:

@@ -27,16 +27,16 @@ SKEWED = (
 SKEWED_SCALED = 5.2
 HEAVY = 2.5  # kurtosis - 1 of contributions as a multiple of the usual one
 
-# Least coverage, in per cent, of nominal 95 % intervals over the cells of experiments/coverage.py. A test compares them
-# with the stored results.
+# Least coverage, in per cent, of nominal 95 % intervals over the designs of experiments/coverage.py with equal numbers
+# of responses: 6 prompts (few), or 20 and more. A test compares them with the stored results.
 COVERAGE = {
-    "few": 93,
-    "few, skewed": 78,
+    "few, normal": 93,
+    "few, skewed": 71,
     "few, rare": 45,
-    "skewed": 88,
-    "very skewed": 78,
-    "skewed, V_x": 86,
-    "very skewed, V_x": 70,
+    "prompts, V_x": 72,
+    "prompts, K*": 75,
+    "responses, V_y|x": 63,
+    "responses, K*": 69,
 }
 
 
@@ -131,9 +131,9 @@ def _few(squares: MeanSquares, level: str, grouped: bool) -> Iterator[str]:
                 f"{value} of equal weight for {name}" for name, value in worth.items()
             )
         yield (
-            f"{few}: 95 % intervals from 6 prompts held K* in at least {COVERAGE['few']} % of simulated pilots where "
-            f"the effects were normal, but in as few as {COVERAGE['few, skewed']} % where they were log-normal "
-            f"(sigma 1) and {COVERAGE['few, rare']} % where one in ten was large; {unseen}"
+            f"{few}: 95 % intervals from 6 prompts held K* in at least {COVERAGE['few, normal']} % of simulated pilots "
+            f"where the effects were normal, but in as few as {COVERAGE['few, skewed']} % where prompts were "
+            f"log-normal (sigma 1) and {COVERAGE['few, rare']} % where one in ten was large; {unseen}"
         )
     elif n < SMALL:
         yield unseen
@@ -149,17 +149,18 @@ def _shape(squares: MeanSquares, level: str, grouped: bool) -> Iterator[str]:
             reason += f", and few {unit}s hold most of their squared deviations"
         yield (
             f"{short.format('V_g and K*' if grouped else 'V_x and K*')}: the means of the {unit}s are skewed or far "
-            f"out ({reason}). With log-normal effects of sigma 0.5 (1) 95 % intervals held K* in at least "
-            f"{COVERAGE['skewed']} ({COVERAGE['very skewed']}) % of simulated pilots, and V_x in at least "
-            f"{COVERAGE['skewed, V_x']} ({COVERAGE['very skewed, V_x']}) %; a pilot of {n} {unit}s cannot show how "
-            "large the largest are"
+            f"out ({reason}). With log-normal prompts (sigma 1) 95 % intervals held V_x in as few as "
+            f"{COVERAGE['prompts, V_x']} % and K* in as few as {COVERAGE['prompts, K*']} % of simulated pilots; "
+            f"a pilot of {n} {unit}s cannot show how large the largest are"
         )
     if risk.prompt:
         yield f"{short.format('V_x|g')}: few groups hold most of the spread between the prompts of a group"
     if risk.response:
         yield (
-            f"{short.format('V_y|x and K*')}: few {unit}s hold most of the spread between responses; a pilot of this "
-            "size cannot show how far the rarest responses lie"
+            f"{short.format('V_y|x and K*')}: few {unit}s hold most of the spread between responses. With log-normal "
+            f"responses (sigma 1.5) 95 % intervals held V_y|x in as few as {COVERAGE['responses, V_y|x']} % and K* in "
+            f"as few as {COVERAGE['responses, K*']} % of simulated pilots; a pilot of this size cannot show how far "
+            "the rarest responses lie"
         )
 
 

@@ -100,7 +100,7 @@ def test_what_a_person_reads(capsys, tmp_path):
     )
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")
-    assert "1152 responses to 96 prompts in 24 groups, 12 a prompt" in out
+    assert "1152 responses to 96 prompts in 24 groups, 12 per prompt" in out
     assert picture.read_bytes().startswith(b"\x89PNG")
     found = answer(capsys, PILOT, "--group-column", "group", *COSTS, "--budget", "400")
     for name, value in (
@@ -148,6 +148,66 @@ def test_no_plan_without_prompt_variance(capsys, tmp_path):
     assert "no upper limit" in refusal(capsys, path, *COSTS, "--budget", "100", "--plan-at", "high")
     assert main(["pilot", path, *COSTS, "--budget", "100", "--max-responses", "8"]) == 0
     assert "inf" in capsys.readouterr().out
+
+
+def test_plan_at_a_lower_limit_of_zero(capsys, tmp_path):
+    """The limit is 0, so K = 1, not the K of the estimate."""
+    path = tmp_path / "q.csv"
+    path.write_text(
+        "prompt_id,loss\n"
+        + "".join(f"{p},{x}\n" for p, row in (("a", (1, 3, 2, 4)), ("b", (4, 6, 3, 7))) for x in row)
+    )
+    arguments = [str(path), *COSTS, "--budget", "400", "--plan-at", "low"]
+    found = answer(capsys, *arguments)
+    assert found["ratio"]["low"] == 0
+    assert (found["plan"]["n_prompts"], found["plan"]["responses_per_prompt"]) == (80, 1)
+    assert main(["pilot", *arguments]) == 0
+    assert (
+        "The lower limit of the ratio is 0: the plan takes V_x = 5, all of the variance"
+        in capsys.readouterr().out
+    )
+
+
+def test_plan_at_a_limit_says_what_it_moves(capsys):
+    """V_x follows the ratio to its limit, outside the interval of V_x, and the standard error is of that V_x."""
+    for end in ("low", "high"):
+        arguments = [PILOT, *COSTS, "--budget", "400", "--plan-at", end]
+        found = answer(capsys, *arguments)
+        moved = found["components"]["response"]["estimate"] / found["ratio"][end]
+        plan = mrt.allocate(
+            mrt.VarianceComponents(moved, found["components"]["response"]["estimate"]),
+            mrt.Cost(4.0, 1.0),
+            budget=400.0,
+        )
+        assert found["plan"]["variance"] == pytest.approx(plan.variance)
+        assert main(["pilot", *arguments]) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert f"it takes V_x = {moved:.4g} (estimate {found['planning']['prompt']:.4g})" in out
+        outside = not found["components"]["prompt"]["low"] <= moved <= found["components"]["prompt"]["high"]
+        assert ("outside the interval of V_x itself" in out) == outside
+
+
+def test_a_score_is_called_by_its_column(capsys, tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("prompt_id,passed\na,1\na,0\nb,1\nb,1\nc,0\nc,0\n")
+    assert main(["pilot", str(path), "--loss-column", "passed"]) == 0
+    out = capsys.readouterr().out
+    assert "mean passed 0.5" in out
+    assert "mean loss" not in out
+
+
+def test_warnings_follow_the_confidence(capsys, tmp_path):
+    path = negative(tmp_path)
+    found = answer(capsys, path, "--confidence", "0.5")
+    assert not [w for w in found["warnings"] if "95 % limit" in w]
+    skewed = tmp_path / "skewed.csv"
+    rng = np.random.default_rng(1)
+    rows = [(p, x) for p in range(60) for x in np.exp(1.5 * rng.standard_normal()) + rng.standard_normal(3)]
+    skewed.write_text("prompt_id,loss\n" + "".join(f"{p},{x}\n" for p, x in rows))
+    (warning,) = [
+        w for w in answer(capsys, str(skewed), "--confidence", "0.8")["warnings"] if "too short" in w
+    ]
+    assert warning.startswith("the 80 % intervals of V_x and K* may be too short")
 
 
 @pytest.mark.parametrize(
