@@ -23,6 +23,8 @@ from .pilot.estimate import PilotEstimate as PilotEstimate
 from .pilot.estimate import estimate_components as estimate_components
 from .pilot.intervals import interval_methods as interval_methods
 from .pilot.intervals import register_interval_method as register_interval_method
+from .pilot.squeeze import SqueezedVariances as SqueezedVariances
+from .pilot.squeeze import squeeze_variances as squeeze_variances
 from .pilot.sums import PromptSums as PromptSums
 from .plan.allocate import Cost as Cost
 from .plan.allocate import Plan as Plan

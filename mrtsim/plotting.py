@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
+from numpy.typing import ArrayLike
 
 from mrtsim.errors import InputError
 from mrtsim.plan.allocate import Cost, allocate, regret_curve
@@ -145,6 +146,19 @@ def plot_rollouts(groups: Sequence[Mapping[str, Any]], best: Mapping[str, Any] |
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("responses per prompt, G")
         axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_per_prompt(spreads: ArrayLike, responses: ArrayLike) -> Figure:
+    """Responses K_i of every prompt against its standard deviation."""
+    figure = Figure(figsize=(4.2, 2.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(spreads, responses, "o", color=BLUE, markersize=3.5, alpha=0.5)
+    axes.set_xlabel("standard deviation of a response")
+    axes.set_ylabel("responses, K")
+    axes.set_xlim(0)
+    axes.set_ylim(0)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

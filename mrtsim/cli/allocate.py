@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from mrtsim.cli import count, non_negative, number, positive, strict_json, table
+from mrtsim.cli import count, non_negative, number, per_prompt, positive, strict_json, table
 from mrtsim.cli.detecting import add_detect, check_detect, detect_plan, detect_plot, power_rows
 from mrtsim.errors import InputError
 
@@ -26,6 +26,10 @@ examples:
   the cheapest way to tell two models apart that differ by 0.1, with mean losses per prompt that correlate at 0.7
     mrtsim allocate --v-prompt 0.187 --v-response 1.329 --c-prompt 4 --c-response 1 \\
         --detect 0.1 --power 0.8 --correlation 0.7
+  responses of each prompt of a file with its standard deviation and its cost per response
+    mrtsim allocate --per-prompt prompts.csv --sd-column sd --cost-column cost --budget 5000 --out plan.csv
+  the same from a pilot with one loss per response
+    mrtsim allocate --per-prompt pilot.jsonl --budget 5000 --max-responses 16
 
 `mrtsim pilot` estimates the two variance components from data.
 """
@@ -41,13 +45,10 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
     )
     group = parser.add_argument_group("variance components, in squared units of the loss")
-    group.add_argument(
-        "--v-prompt", type=non_negative, required=True, metavar="V", help="V_x, between prompts' mean losses"
-    )
+    group.add_argument("--v-prompt", type=non_negative, metavar="V", help="V_x, between prompts' mean losses")
     group.add_argument(
         "--v-response",
         type=non_negative,
-        required=True,
         metavar="V",
         help="V_{y|x}, between a prompt's responses",
     )
@@ -117,15 +118,20 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="estimate the loss of given pools of N responses (finite target)",
     )
+    per_prompt.add_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--plot", metavar="OUT.png", help="draw the objective against K")
     group.add_argument(
         "--json", action="store_true", help="one JSON object on standard output and nothing else"
     )
+    parser.set_defaults(parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, print, perhaps draw."""
+    per_prompt.check(args)
+    if args.per_prompt is not None:
+        return per_prompt.run(args)
     from mrtsim.plan.allocate import allocate
     from mrtsim.variance import VarianceComponents
 
