@@ -171,6 +171,7 @@ def _detect(args: argparse.Namespace, components: Any, cost: Any) -> Any:
     """The plan for `--detect`; what it does not go with is refused."""
     for name, why in (
         ("c_group", "the power of a plan that chooses the group size is not known: give --redundancy"),
+        ("max_group_size", "it needs --c-group"),
         ("candidates", "given pools have no power: the population of responses is meant"),
     ):
         if getattr(args, name) is not None:
