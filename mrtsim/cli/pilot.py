@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mrtsim.cli import count, non_negative, number, positive, probability, strict_json, table
+from mrtsim.cli.detecting import add_detect, check_detect, detect_plan, detect_plot
 from mrtsim.cli.pilot_crossed import add_judges, crossed_cost, refuse_judges, run_crossed
 from mrtsim.cli.reading import add_files, told
 from mrtsim.errors import InputError
@@ -26,6 +27,8 @@ examples:
     mrtsim pilot pilot.csv
   and what to do with 400 units, where a prompt costs 4 and a response 1
     mrtsim pilot pilot.parquet --c-prompt 4 --c-response 1 --budget 400
+  the cheapest way to tell two models like this one apart that differ by 0.2
+    mrtsim pilot pilot.csv --c-prompt 4 --c-response 1 --detect 0.2 --correlation 0.5
   prompts in groups of near-duplicates
     mrtsim pilot pilot.jsonl --group-column topic --c-prompt 4 --c-response 1 --budget 400
   the same judges for every prompt: how many prompts, and how many judges
@@ -76,10 +79,18 @@ def add_parser(subparsers: Any) -> None:
     goal.add_argument(
         "--target-variance", type=non_negative, metavar="V", help="reach this variance at least cost"
     )
+    add_detect(group, goal, confidence=False)
     group.add_argument(
         "--max-responses", type=count, metavar="K", help="largest number of responses per prompt"
     )
     group.add_argument("--max-prompts", type=count, metavar="N", help="largest number of prompts")
+    group.add_argument("--fix-prompts", type=count, metavar="N", help="the number of prompts is given")
+    group.add_argument(
+        "--population",
+        type=count,
+        metavar="P",
+        help="the mean loss of a given set of P prompts, from which the pilot's were drawn or which they are",
+    )
     group.add_argument(
         "--plan-at",
         choices=("low", "estimate", "high"),
@@ -102,10 +113,14 @@ def run(args: argparse.Namespace) -> int:
     from mrtsim.tables.pilots import read_pilot
 
     cost, crossed = None, None
+    check_detect(args, "power", "correlation")
     if args.judge_column is None:
         refuse_judges(args)
         cost = _cost(args)
     else:
+        for name in ("detect", "population", "fix_prompts"):
+            if getattr(args, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} does not go with --judge-column")
         crossed = crossed_cost(args)
     rows = read_pilot(
         args.files,
@@ -127,6 +142,7 @@ def run(args: argparse.Namespace) -> int:
             method=args.method,
             confidence=args.confidence,
             redundancy=args.redundancy,
+            population=args.population,
         )
     except InputError as error:
         raise InputError(f"{told(args.files)}: {error}") from None
@@ -155,7 +171,7 @@ def _common_judges(rows: Pilot, pilot: PilotEstimate) -> Iterator[str]:
 
 
 def _goal(args: argparse.Namespace) -> bool:
-    return args.budget is not None or args.target_variance is not None
+    return any(goal is not None for goal in (args.budget, args.target_variance, args.detect))
 
 
 def _cost(args: argparse.Namespace) -> Cost | None:
@@ -165,13 +181,13 @@ def _cost(args: argparse.Namespace) -> Cost | None:
     if args.c_prompt is None and _goal(args):
         raise InputError("a plan needs --c-prompt and --c-response as well")
     if not _goal(args):
-        for name in ("max_responses", "max_prompts", "plot"):
+        goals = "give --budget, --target-variance or --detect"
+        given = args.fix_prompts is not None and args.fix_prompts == args.population
+        for name in ("max_responses", "max_prompts", "plot", *(() if given else ("fix_prompts",))):
             if getattr(args, name) is not None:
-                raise InputError(
-                    f"--{name.replace('_', '-')} belongs to a plan: give --budget or --target-variance"
-                )
+                raise InputError(f"--{name.replace('_', '-')} belongs to a plan: {goals}")
         if args.plan_at != "estimate":
-            raise InputError("--plan-at belongs to a plan: give --budget or --target-variance")
+            raise InputError(f"--plan-at belongs to a plan: {goals}")
     if args.redundancy is not None and args.group_column is None:
         raise InputError("--redundancy needs --group-column: without groups every prompt stands for itself")
     if args.c_prompt is None:
@@ -185,12 +201,18 @@ def _plan(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost) -> tuple[P
     """The plan, the components it rests on, and the keywords of `allocate` that it obeys."""
     from mrtsim.plan.allocate import allocate
 
-    constraints = {
-        name: getattr(args, name) for name in ("budget", "target_variance", "max_responses", "max_prompts")
+    caps = {"n_prompts": args.fix_prompts} | {
+        name: getattr(args, name) for name in ("max_responses", "max_prompts", "population")
     }
+    constraints = caps | {"budget": args.budget, "target_variance": args.target_variance}
     components = pilot.planning_at(args.plan_at)
-    if components.prompt <= 0 and args.max_responses is None:
+    if components.prompt <= 0 and args.max_responses is None and args.fix_prompts is None:
         raise InputError(_refusal(args, pilot, cost, constraints))
+    if args.detect is not None:
+        plan = detect_plan(args, components, cost, pilot.redundancy, **caps)
+        if args.plot:
+            detect_plot(args, components, pilot.redundancy, plan, args.population)
+        return plan, components, constraints
     plan = allocate(components, cost, **constraints)
     if args.plot:
         from mrtsim.plotting import plot_allocation, save
@@ -218,7 +240,7 @@ def _refusal(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost, constra
         reason = f"V_x is estimated at {value}, and a plan on that would put the whole budget on one prompt"
     advice = "give --max-responses, or run a larger pilot"
     low = pilot.planning_at("low")
-    if low.prompt > 0:
+    if low.prompt > 0 and args.detect is None:
         offer = allocate(low, cost, **constraints)
         advice += (
             f", or plan at the {100 * pilot.confidence:g} % confidence limit with --plan-at low: "
@@ -257,7 +279,9 @@ def _record(
         record["k_star"] = pilot.k_star(cost).to_dict()
         if planned is not None:
             record["plan"] = plan_record(planned[0])
-            record["largest_regret"] = pilot.largest_regret(planned[0].responses_per_prompt, cost)
+            fixed = planned[2]["n_prompts"] is not None  # K alone is free: other K cost more
+            regret = None if fixed else pilot.largest_regret(planned[0].responses_per_prompt, cost)
+            record["largest_regret"] = regret
     return record
 
 
@@ -303,13 +327,19 @@ def _text(
             "low": f" at the lower {level} limit of K*",
             "high": f" at the upper {level} limit of K*",
         }
-        lines += ["", f"plan{at[args.plan_at]}", plan_text(plan, components, cost, **constraints), ""]
+        lines += [
+            "",
+            f"plan{at[args.plan_at]}",
+            plan_text(plan, components, cost, detecting=args, **constraints),
+            "",
+        ]
         lines += _moved(args, pilot, components)
-        regret = 100 * pilot.largest_regret(plan.responses_per_prompt, cost)
-        lines.append(
-            f"  Should the ratio lie anywhere in its interval, K = {plan.responses_per_prompt} gives at most "
-            f"{number(regret, 2)} % more variance than the best K at equal cost."
-        )
+        if args.fix_prompts is None:
+            regret = 100 * pilot.largest_regret(plan.responses_per_prompt, cost)
+            lines.append(
+                f"  Should the ratio lie anywhere in its interval, K = {plan.responses_per_prompt} gives at most "
+                f"{number(regret, 2)} % more variance than the best K at equal cost."
+            )
     for warning in (*notes, *pilot.warnings):
         lines += ["", textwrap.fill(f"warning: {warning}", 100, subsequent_indent="  ")]
     return "\n".join(lines)

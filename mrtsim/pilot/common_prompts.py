@@ -202,21 +202,3 @@ def _sums(losses: Floats, prompts: Ints, n_prompts: int, starts: Ints | None) ->
 def rounding(largest: float) -> float:
     """The largest square of what rounding makes of equal losses."""
     return float((8 * np.finfo(float).eps * largest) ** 2)
-
-
-def check_population(population: int, data: CommonPrompts) -> None:
-    """Refuse what a given set of prompts does not go with."""
-    n = data.names.size
-    if data.a.starts is not None:
-        raise InputError("a given set of prompts has no groups to draw: give population or groups")
-    if population != int(population) or population < n:
-        raise InputError(
-            f"population = {population} is less than the {n} common prompts: give how many the benchmark has"
-        )
-    for sums, what in zip(data.samples, ("A", "B") if data.pair is None else ("pairs",), strict=False):
-        single = np.flatnonzero(sums.counts < 2)
-        if single.size:
-            raise InputError(
-                f"prompt {shown(data.names[single[0]])} has one response ({what}; {single.size} such prompts): with "
-                "given prompts only responses count, and each prompt needs two"
-            )

@@ -17,7 +17,7 @@ import numpy as np
 
 from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate
-from mrtsim.pilot.common_prompts import CommonPrompts, check_population, common_prompts, rounding
+from mrtsim.pilot.common_prompts import CommonPrompts, common_prompts, rounding
 from mrtsim.pilot.estimate import anova_components, component_estimate
 from mrtsim.pilot.intervals import limits_of, mean_square_limits
 from mrtsim.pilot.mean_squares import (
@@ -28,7 +28,7 @@ from mrtsim.pilot.mean_squares import (
     response_mean_square,
     weighted_mean_squares,
 )
-from mrtsim.pilot.sums import PromptSums
+from mrtsim.pilot.sums import PromptSums, given_prompts_error
 from mrtsim.pilot.warnings import FEW, HEAVY, SMALL, at_risk
 from mrtsim.plan.power import Detectable, Rule
 from mrtsim.variance import DifferenceComponents
@@ -166,8 +166,6 @@ def compare_models(
         redundancy = float((sizes**2).sum() / sizes.sum())
     elif data.a.starts is None or not (math.isfinite(redundancy) and redundancy >= 1):
         raise InputError("redundancy is the number of prompts in a group, at least 1, and needs groups")
-    if population is not None:
-        check_population(population, data)
     return _analyse(data, population, redundancy, rule)
 
 
@@ -289,9 +287,8 @@ def _weights(counts: Floats, d: Floats, response: float) -> Floats:
 def _standard_error(data: CommonPrompts, share: Floats, population: int | None) -> tuple[float, float]:
     """Standard error of the weighted mean difference, and its degrees of freedom.
 
-    The delete-one-cluster jackknife, which is S / sqrt(P) with equal weights and without groups. Of a given set of P
-    prompts the share f is known: (1 - f) S^2 / n + f mean(s_A^2 / K_A + s_B^2 / K_B) / n (Cochran 1977, section 10.3),
-    with degrees of freedom by Satterthwaite's rule.
+    The delete-one-cluster jackknife, which is S / sqrt(P) with equal weights and without groups; for a given set of
+    prompts `given_prompts_error`.
     """
     d, n = data.differences, share.size
     deviations = share * (d - share @ d)
@@ -303,13 +300,7 @@ def _standard_error(data: CommonPrompts, share: Floats, population: int | None) 
         square = (clusters - 1) / clusters * float(np.sum((own / (1 - weight)) ** 2))
         freedom = float(clusters - 1)
     else:
-        known = n / population
-        spread = float(np.var(d, ddof=1)) / n * (1 - known)
-        noise = [(known / n**2 * s.within / (s.counts - 1) / s.counts, s.counts) for s in data.samples]
-        square = spread + sum(float(v.sum()) for v, _ in noise)
-        # v^2 is high by (K + 1) / (K - 1) for normal responses
-        scatter = spread**2 / (n - 1) + sum(float((v**2 / (k + 1)).sum()) for v, k in noise)
-        freedom = square**2 / scatter if scatter > 0 else 0.0
+        square, freedom = given_prompts_error(d, data.samples, population)
     return (math.sqrt(square), freedom) if square > rounding(largest) / n else (0.0, freedom)
 
 

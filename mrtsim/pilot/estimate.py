@@ -20,7 +20,7 @@ from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate
 from mrtsim.pilot.intervals import DEFAULT, interval_method
 from mrtsim.pilot.mean_squares import weighted_mean_squares
-from mrtsim.pilot.sums import PromptSums, check
+from mrtsim.pilot.sums import PromptSums, check, given_prompts_error
 from mrtsim.pilot.warnings import pilot_warnings
 from mrtsim.variance import VarianceComponents
 
@@ -134,6 +134,7 @@ def estimate_components(
     confidence: float = 0.95,
     redundancy: float | None = None,
     interval: str = DEFAULT,
+    population: int | None = None,
 ) -> PilotEstimate: ...
 
 
@@ -159,6 +160,7 @@ def estimate_components(
     confidence: float = 0.95,
     redundancy: float | None = None,
     interval: str = DEFAULT,
+    population: int | None = None,
 ) -> PilotEstimate | CrossedEstimate:
     """Estimate V_x and V_{y|x} (with groups also V_g, with judges V_p, V_j, V_pj and V_r) from per-response losses.
 
@@ -176,6 +178,8 @@ def estimate_components(
         redundancy: prompts per group in the corpus that the ratio is for; by default sum r_g^2 / sum r_g of the
             pilot's own groups.
         interval: name of the interval method, see `mrtsim.pilot.intervals`.
+        population: P, where the mean over a given set of P prompts is meant, from which these were drawn or which they
+            are: then its standard error knows the share of them (`given_prompts_error`).
 
     Returns:
         The estimates, their intervals, and what to know before acting on them: a `CrossedEstimate` with judges, else
@@ -193,6 +197,10 @@ def estimate_components(
         if groups is not None or redundancy is not None or method != "anova" or interval != DEFAULT:
             raise InputError(
                 "judges go with method='anova' alone, and without groups, redundancy or interval"
+            )
+        if population is not None:
+            raise InputError(
+                "population does not go with judges: they are drawn, whichever prompts are given"
             )
         return estimate_crossed(losses, prompts, judges, fixed_judges=fixed_judges, confidence=confidence)
     if fixed_judges:
@@ -224,6 +232,9 @@ def estimate_components(
     planning = _planning(components, redundancy)
     total = max(0.0, components.prompt + components.group)
     mean, standard_error = _mean_loss(pilot)
+    given_error = standard_error
+    if population is not None:
+        given_error = math.sqrt(given_prompts_error(pilot.means, [pilot], population)[0])
     return PilotEstimate(
         components=components,
         prompt=component_estimate(components.prompt, limits.prompt),
@@ -232,7 +243,7 @@ def estimate_components(
         ratio=component_estimate(_ratio(planning), limits.ratio),
         icc=component_estimate(total / (total + components.response), limits.icc),
         mean=mean,
-        standard_error=standard_error,
+        standard_error=given_error,
         n_prompts=pilot.n_prompts,
         n_responses=int(pilot.counts.sum()),
         n_groups=pilot.n_groups,

@@ -6,6 +6,7 @@ A pilot of millions of rows costs little more than reading it, and a pilot in pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -277,6 +278,40 @@ def _in_groups(sums: PromptSums, group_of: Ints, group_labels: pa.Array) -> Prom
         starts=np.flatnonzero(np.diff(group_of[order], prepend=-1)),
         group_labels=group_labels,
     )
+
+
+def given_prompts_error(means: Floats, samples: Sequence[PromptSums], population: int) -> tuple[float, float]:
+    """Squared standard error of the mean over a given set of P prompts, and its degrees of freedom.
+
+    Of the n prompts at hand, drawn from the P or all of them, the share f = n / P is known:
+    (1 - f) S^2 / n + f mean(sum s^2 / K) / n (Cochran 1977, section 10.3), with degrees of freedom by Satterthwaite's
+    rule.
+
+    Args:
+        means: of each prompt, (prompts,); S^2 is their variance.
+        samples: the responses that these rest on, of one model or of two.
+        population: P.
+
+    Raises:
+        InputError: P is less than n, the prompts have groups, or one of them has one response only.
+    """
+    n = means.size
+    if samples[0].starts is not None:
+        raise InputError("a given set of prompts has no groups to draw: give population or groups")
+    if population != int(population) or population < n:
+        raise InputError(f"population = {population} is less than the {n} prompts: give how many the set has")
+    single = max(int(np.sum(sums.counts < 2)) for sums in samples)
+    if single:
+        raise InputError(
+            f"{single} prompts have one response: with given prompts only responses count, and each needs two"
+        )
+    known = n / population
+    spread = float(np.var(means, ddof=1)) / n * (1 - known)
+    noise = [(known / n**2 * s.within / (s.counts - 1) / s.counts, s.counts) for s in samples]
+    # v^2 is high by (K + 1) / (K - 1) for normal responses
+    scatter = spread**2 / (n - 1) + sum(float((v**2 / (k + 1)).sum()) for v, k in noise)
+    square = spread + sum(float(v.sum()) for v, _ in noise)
+    return square, square**2 / scatter if scatter > 0 else 0.0
 
 
 def check(sums: PromptSums) -> None:

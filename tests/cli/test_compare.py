@@ -264,7 +264,7 @@ def test_no_plan_without_prompt_variance(capsys, tmp_path):
         ([*MODELS, *COSTS, "--c-response-b", "2", "--budget", "5"], "least budget is 7"),
         ([*MODELS, "--plot", "a.png"], "--detect or --margin"),
         ([*MODELS, "--redundancy", "2"], "--group-column"),
-        ([*MODELS, "--population", "20"], "less than the 30 common prompts"),
+        ([*MODELS, "--population", "20"], "less than the 30 prompts"),
         ([*MODELS, "--population", "40", "--group-column", "topic"], "no groups to draw"),
         ([*MODELS, "--confidence", "95"], "between 0 and 1"),
         ([*MODELS, *COSTS, "--margin", "-0.1"], "above 0"),

@@ -182,9 +182,9 @@ def test_given_prompts():
     assert endless.difference.standard_error == pytest.approx(
         compare_models(a, b).difference.standard_error, rel=1e-6
     )
-    with pytest.raises(InputError, match="prompt 0 has one response"):
+    with pytest.raises(InputError, match="40 prompts have one response"):
         compare_models(a[:, :1], b, population=40)
-    with pytest.raises(InputError, match="less than the 40 common prompts"):
+    with pytest.raises(InputError, match="less than the 40 prompts"):
         compare_models(a, b, population=39)
 
 
