@@ -236,22 +236,19 @@ class ZeroInflated:
 
 
 def _family(losses: str) -> Additive | Multiplicative | Binary | ZeroInflated:
-    if losses in ADDITIVE:
-        return Additive()
-    if losses in BINARY:
-        return Binary()
-    return Multiplicative() if losses == "multiplicative" else ZeroInflated()
+    named = {"multiplicative": Multiplicative(), "zero-inflated": ZeroInflated()}
+    return named.get(losses) or (Additive() if losses in ADDITIVE else Binary())
 
 
 def effects(law: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     """Effects of mean 0 and variance 1."""
     if law == "two-point":
-        p = 0.1
-        return ((rng.random(shape) < p) - p) / math.sqrt(p * (1 - p))
+        rare = (rng.random(shape) < 0.1).astype(np.float64)
+        return (rare - 0.1) / math.sqrt(0.1 * (1 - 0.1))
     if law == "exponential":
         return rng.standard_exponential(shape) - 1
     if law == "t4":
-        return np.asarray(rng.standard_t(4, shape)) / math.sqrt(2)
+        return np.asarray(rng.standard_t(4, shape), np.float64) / math.sqrt(2)
     z = rng.standard_normal(shape)
     if law == "normal":
         return z
@@ -306,15 +303,9 @@ def measure(cell: Cell, replicates: int, seed: list[int]) -> dict[str, Any]:
         parts.append(_judged(cell, simulate(cell, rng, min(at_once, replicates - begin))))
     judged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     kept = judged.pop("answered")
-    result: dict[str, Any] = {
-        "losses": cell.losses,
-        "ratio": cell.ratio,
-        "clusters": cell.clusters,
-        "responses": cell.responses,
-        "counts": cell.counts,
-        "groups": cell.groups,
-        "answered": int(kept.sum()),
-    }
+    settings = ("losses", "ratio", "clusters", "responses", "counts", "groups")
+    result: dict[str, Any] = {name: getattr(cell, name) for name in settings}
+    result["answered"] = int(kept.sum())
     quantities = [name for name in QUANTITIES if name != "group" or cell.grouped]
     warned = {name: judged[f"warned {name}"][kept] for name in quantities}
     held = {name: judged[f"side {DEFAULT} {name}"][kept] == 0 for name in quantities}
@@ -409,7 +400,7 @@ def chosen(result: dict[str, Any], quantity: str | None = None, **where: Any) ->
     return found
 
 
-BALANCED = {"counts": "balanced", "groups": "none"}
+BALANCED: dict[str, Any] = {"counts": "balanced", "groups": "none"}
 ENOUGH = (20, 50, 200)  # prompts or groups
 SHORT, TOO_SHORT = 0.92, 0.85
 
@@ -417,10 +408,10 @@ SHORT, TOO_SHORT = 0.92, 0.85
 def findings(result: dict[str, Any]) -> dict[str, float]:
     """The numbers that the page states and the tests hold to their thresholds."""
     found: dict[str, float] = {}
-    changes = []
-    for name in ("ratio", "prompt", "response"):
-        cells_ = chosen(result, clusters=ENOUGH, **BALANCED)
-        changes += [coverage(cell, name) - coverage(cell, name, BASELINE) for cell in cells_]
+    even = chosen(result, clusters=ENOUGH, **BALANCED)
+    changes = [
+        coverage(cell, name) - coverage(cell, name, BASELINE) for cell in even for name in cell["warned"]
+    ]
     found["balanced, mean change"] = float(np.mean(changes))
     found["balanced, worst change"] = min(changes)
     binary = chosen(result, losses=tuple(BINARY), clusters=ENOUGH, **BALANCED)
@@ -558,6 +549,12 @@ def page(result: dict[str, Any]) -> str:
         for word in ("short", "too short"):
             shares = (100 * f[f"{word}, warned, {which}, {n}"] for which in ("mean", "least"))
             warnings[-1].append(f"{int(f[f'{word}, intervals, {n}'])}: " + "{:.0f} ({:.0f})".format(*shares))
+    every = []
+    for losses in dict.fromkeys(cell["losses"] for cell in result["cells"]):
+        cells_ = chosen(result, losses=losses, clusters=ENOUGH, **BALANCED)
+        every.append(
+            [losses, *(_range([coverage(c, "ratio", m) for c in cells_]) for m in interval_methods())]
+        )
     header = ["losses", "K*", "warned", "V_x", "warned", NAMES["response"], "warned"]
     columns = ["prompts or groups", "false alarms", "below 92 %", "below 85 %"]
 
@@ -571,10 +568,11 @@ def page(result: dict[str, Any]) -> str:
         trust_normal=percent("trusted, normal"),
         trust_other=percent("trusted, other"),
         error=f"{100 * math.sqrt(0.95 * 0.05 / result['replicates']):.1f}",
-        silent_prompt=percent("silent, 20 prompts, prompt"),
-        silent_response=percent("silent, 20 prompts, response"),
-        warned_prompt=percent("warned, 20 prompts, prompt"),
-        warned_response=percent("warned, 20 prompts, response"),
+        **{
+            f"{word}_{name}": percent(f"{word}, 20 prompts, {name}")
+            for word in ("silent", "warned")
+            for name in ("prompt", "response")
+        },
         balanced=families(clusters=ENOUGH, **BALANCED),
         mean_change=f"{100 * f['balanced, mean change']:+.1f}",
         worst_change=f"{100 * f['balanced, worst change']:+.1f}",
@@ -588,18 +586,8 @@ def page(result: dict[str, Any]) -> str:
         groups_normal_before=percent(f"unequal groups, least, {BASELINE}"),
         six=families(clusters=6, **BALANCED),
         warnings=_table(warnings, columns),
-        methods=_methods_table(result),
+        methods=_table(every, ["losses", *interval_methods()]),
     )
-
-
-def _methods_table(result: dict[str, Any]) -> str:
-    rows = []
-    methods = list(result["cells"][0]["intervals"])
-    for name in LOSSES:
-        cells_ = chosen(result, losses=name, clusters=ENOUGH, **BALANCED)
-        if cells_:
-            rows.append([name, *(_range([coverage(cell, "ratio", m) for cell in cells_]) for m in methods)])
-    return _table(rows, ["losses", *methods])
 
 
 if __name__ == "__main__":

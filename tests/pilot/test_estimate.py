@@ -102,6 +102,24 @@ def test_three_levels_agree_with_statsmodels(method):
     assert agreed >= 6
 
 
+def test_likelihood_of_groups_is_at_its_highest_valley():
+    """A pilot of 0.1.0's local optima (it stopped at 0, 0): very unequal K_i in few groups, against a fine grid."""
+    rng = np.random.default_rng(528)
+    sizes = rng.integers(1, 5, int(rng.integers(4, 9)))
+    counts = rng.choice([1, 1, 2, 3, 30], sizes.sum())
+    group_of, prompts = np.repeat(np.arange(sizes.size), sizes), np.repeat(np.arange(counts.size), counts)
+    losses = rng.choice([0, 0.3, 1, 3]) * rng.standard_normal(sizes.size)[group_of][prompts]
+    losses = losses + rng.choice([0, 0.3, 1, 3]) * rng.standard_normal(counts.size)[prompts]
+    losses = losses + rng.standard_normal(prompts.size)
+    deviance = _profile(PromptSums.of(losses, prompts, group_of[prompts]), restricted=False)
+    found = mrt.estimate_components(losses, prompts, groups=group_of[prompts], method="ml").components
+    grid = np.concatenate([[0.0], np.geomspace(1e-4, 1e4, 41)])
+    best = min(deviance(prompt, group)[0] for prompt in grid for group in grid)
+    reached = deviance(found.prompt / found.response, found.group / found.response)[0]
+    assert reached <= best
+    assert reached < deviance(0.0, 0.0)[0] - 1e-3
+
+
 def test_boundary_residual():
     """Where V_x is estimated at 0, the residual is the total variance: SST/(n-1) for REML, SST/n for ML."""
     losses = np.array([[1.0, 5.0], [2.0, 4.5], [0.5, 5.5], [3.0, 2.9]])
