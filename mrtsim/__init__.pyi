@@ -23,6 +23,13 @@ from .pilot.estimate import PilotEstimate as PilotEstimate
 from .pilot.estimate import estimate_components as estimate_components
 from .pilot.intervals import interval_methods as interval_methods
 from .pilot.intervals import register_interval_method as register_interval_method
+from .pilot.pass_at_k import PassAtKComponents as PassAtKComponents
+from .pilot.pass_at_k import PassAtKEstimate as PassAtKEstimate
+from .pilot.pass_at_k import PassAtKPlan as PassAtKPlan
+from .pilot.pass_at_k import allocate_pass_at_k as allocate_pass_at_k
+from .pilot.pass_at_k import estimate_pass_at_k as estimate_pass_at_k
+from .pilot.pass_at_k import pass_at_k as pass_at_k
+from .pilot.pass_at_k import pass_at_k_variance as pass_at_k_variance
 from .pilot.squeeze import SqueezedVariances as SqueezedVariances
 from .pilot.squeeze import squeeze_variances as squeeze_variances
 from .pilot.sums import PromptSums as PromptSums
@@ -55,6 +62,9 @@ from .plan.rollouts import group_variance as group_variance
 from .plan.rollouts import grpo_weight as grpo_weight
 from .plan.two_models import ComparisonPlan as ComparisonPlan
 from .plan.two_models import allocate_comparison as allocate_comparison
+from .selection.best_of_n import BestOfN as BestOfN
+from .selection.best_of_n import best_of_n as best_of_n
+from .selection.best_of_n import binary_best_of_n as binary_best_of_n
 from .selection.exact_laws import inclusion_probability as inclusion_probability
 from .selection.facility_location import facility_location as facility_location
 from .selection.registry import Pool as Pool

@@ -149,6 +149,26 @@ def plot_rollouts(groups: Sequence[Mapping[str, Any]], best: Mapping[str, Any] |
     return figure
 
 
+def plot_sizes(rows: Sequence[tuple[int, int, float, float]], across: str, up: str) -> Figure:
+    """A variance against a size at one budget, the best marked; rows are (size, prompts, variance, regret)."""
+    figure = Figure(figsize=(4.2, 2.8), layout="constrained")
+    axes = figure.subplots()
+    sizes, prompts, variance, _ = zip(*rows, strict=True)
+    axes.plot(sizes, variance, "o-", color=BLUE, markersize=3.5, linewidth=1)
+    best = min(range(len(rows)), key=lambda i: variance[i])
+    axes.plot(sizes[best], variance[best], "*", color=RED, markersize=13)
+    axes.set_title(f"best: {_whole(prompts[best])} prompts × {_whole(sizes[best])}", fontsize="medium")
+    axes.set_xscale("log")
+    axes.set_xticks(sizes)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.set_ylim(0)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def plot_per_prompt(spreads: ArrayLike, responses: ArrayLike) -> Figure:
     """Responses K_i of every prompt against its standard deviation."""
     figure = Figure(figsize=(4.2, 2.8), layout="constrained")

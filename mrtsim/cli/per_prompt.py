@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mrtsim.cli import count, number, strict_json, table
+from mrtsim.cli.reading import given
 from mrtsim.errors import InputError
 
 OWN = ("sd_column", "weight_column", "cost_column", "min_responses", "offset", "out")
@@ -73,14 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(args: argparse.Namespace) -> None:
     """Whether the arguments go together: those of a plan for each prompt, or those of one plan for all."""
 
-    def given(name: str) -> bool:
-        return getattr(args, name) != args.parser.get_default(name)
-
     def option(name: str) -> str:
         return f"--{name.replace('_', '-')}"
 
     if args.per_prompt is None:
-        if misplaced := [option(name) for name in (*OWN, *READING) if given(name)]:
+        if misplaced := [option(name) for name in (*OWN, *READING) if given(args, name)]:
             raise InputError(f"{', '.join(misplaced)} belong to --per-prompt FILE")
         if missing := [option(name) for name in ("v_prompt", "v_response") if getattr(args, name) is None]:
             raise InputError(f"the following arguments are required: {', '.join(missing)}")
@@ -88,9 +86,9 @@ def check(args: argparse.Namespace) -> None:
     if args.budget is None:
         raise InputError("--per-prompt spends a budget: give --budget")
     allowed = {*OWN, *SHARED, *READING}
-    if misplaced := [option(name) for name in vars(args) if name not in allowed and given(name)]:
+    if misplaced := [option(name) for name in vars(args) if name not in allowed and given(args, name)]:
         raise InputError(f"{', '.join(misplaced)} do not go with --per-prompt")
-    if args.sd_column is not None and given("loss_column"):
+    if args.sd_column is not None and given(args, "loss_column"):
         raise InputError("give --sd-column (known spreads) or --loss-column (a pilot), not both")
 
 

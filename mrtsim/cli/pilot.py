@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mrtsim.cli import count, non_negative, number, positive, probability, strict_json, table
+from mrtsim.cli import count, non_negative, number, pass_at, positive, probability, strict_json, table
 from mrtsim.cli.detecting import add_detect, check_detect, detect_plan, detect_plot
 from mrtsim.cli.pilot_crossed import add_judges, crossed_cost, refuse_judges, run_crossed
 from mrtsim.cli.reading import add_files, told
@@ -33,6 +33,8 @@ examples:
     mrtsim pilot pilot.jsonl --group-column topic --c-prompt 4 --c-response 1 --budget 400
   the same judges for every prompt: how many prompts, and how many judges
     mrtsim pilot ratings.csv --judge-column judge --c-prompt 4 --c-cell 1 --budget 400
+  pass@4 of 0/1 rewards in column correct, and the best numbers of prompts and responses for it
+    mrtsim pilot samples.jsonl --pass-at 4 --reward-column correct --c-prompt 4 --c-response 1 --budget 3200
 """
 
 
@@ -54,6 +56,7 @@ def add_parser(subparsers: Any) -> None:
         "--group-column", metavar="G", help="groups of redundant prompts: estimates V_g as a third component"
     )
     add_judges(parser)
+    pass_at.add_arguments(parser)
     group = parser.add_argument_group("estimation")
     group.add_argument(
         "--method",
@@ -105,10 +108,13 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument(
         "--json", action="store_true", help="one JSON object on standard output and nothing else"
     )
+    parser.set_defaults(parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, estimate, plan, print."""
+    if pass_at.asked(args):
+        return pass_at.run(args)
     from mrtsim.pilot.estimate import estimate_components
     from mrtsim.tables.pilots import read_pilot
 

@@ -43,3 +43,8 @@ def add_files(
 def told(files: Sequence[Any]) -> str:
     """The files in a report or a message."""
     return str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+
+
+def given(args: argparse.Namespace, name: str) -> bool:
+    """Whether an option has another value than its default; the command's parser is among its arguments."""
+    return getattr(args, name) != args.parser.get_default(name)
