@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ SAMPLE = 1000
 class ArrowColumn:
     """A column that is an Arrow array."""
 
-    def __init__(self, array: Any):
+    def __init__(self, array: Any, plain_text: bool = False):
+        self.plain_text = plain_text
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         if isinstance(array, pa.ChunkedArray):  # types that do not combine
             array = pa.concat_arrays(array.chunks) if array.num_chunks != 1 else array.chunk(0)
@@ -35,7 +37,7 @@ class ArrowColumn:
         self.array = array
 
     def _python(self) -> PythonColumn:
-        return PythonColumn(self.array.to_pylist())
+        return PythonColumn(self.array.to_pylist(), self.plain_text)
 
     def at(self, fields: Sequence[str]) -> Any:
         if not fields:
@@ -55,7 +57,7 @@ class ArrowColumn:
 
     def where(self, keep: NDArray[np.bool_]) -> Any:
         try:
-            return ArrowColumn(self.array.filter(pa.array(keep)))
+            return ArrowColumn(self.array.filter(as_arrow(keep)), self.plain_text)
         except pa.ArrowNotImplementedError:
             return self._python().where(keep)
 
@@ -63,7 +65,9 @@ class ArrowColumn:
         for start in range(0, len(self.array), SAMPLE):
             part = self.array.slice(start, SAMPLE)
             if part.null_count < len(part):
-                return next((v for v in part.to_pylist() if v is not None), None)
+                value = PythonColumn(part.to_pylist(), self.plain_text).first()
+                if value is not None:
+                    return value
         return None
 
     def numbers(self, what: str) -> NDArray[np.float64]:
@@ -72,9 +76,14 @@ class ArrowColumn:
             pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
         ):
             array = self.array.cast(pa.uint8()) if pa.types.is_boolean(kind) else self.array
-            values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+            values = as_numpy(array).astype(np.float64)
             if np.isfinite(values).all():
                 return values
+        if is_text(kind) and not self.array.null_count:
+            with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):  # what is unusual goes the long way
+                values = as_numpy(self.array.cast(pa.float64()))
+                if np.isfinite(values).all():
+                    return values
         return self._python().numbers(what)
 
     def vectors(self) -> NDArray[np.float64]:
@@ -85,7 +94,7 @@ class ArrowColumn:
                 inner, sizes = elements_of(inner), sizes_of(inner)
             numeric = pa.types.is_integer(inner.type) or pa.types.is_floating(inner.type)
             if numeric and not inner.null_count and sizes.size and sizes.min() == sizes.max() > 0:
-                values = inner.to_numpy(zero_copy_only=False)
+                values = as_numpy(inner)
                 if values.dtype != np.float32:
                     values = values.astype(np.float64)
                 if np.isfinite(values).all():
@@ -107,7 +116,7 @@ class ArrowColumn:
             encoded = array.dictionary_encode()
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
             return self._python().labels(labels)
-        indices = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        indices = as_numpy(encoded.indices, -1).astype(np.int64, copy=False)
         # Float16 and float32 in their own shortest text: 0.1, not 0.10000000149011612.
         narrow = {pa.float16(): np.float16, pa.float32(): np.float32}.get(kind)
         values = (
@@ -115,7 +124,7 @@ class ArrowColumn:
         )
         if narrow is not None:
             values = [v if v is None or math.isnan(v) else narrow(v) for v in values]
-        codes = np.append(PythonColumn(values).labels(labels), -1)
+        codes = np.append(PythonColumn(values, self.plain_text).labels(labels), -1)
         return codes[indices]
 
     def flattened(self) -> tuple[Any, NDArray[np.int64]]:
@@ -146,6 +155,38 @@ class ArrowColumn:
         return Lists("other", sizes)
 
 
+# `to_numpy` and `pa.array` would import pandas where it is installed, which takes longer than a small file.
+
+
+def as_numpy(array: Any, missing: Any = None) -> NDArray[Any]:
+    """A primitive Arrow array as NumPy's; `missing` stands for a null."""
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    end = array.offset + len(array)
+    buffer = array.buffers()[1]
+    values = (
+        np.frombuffer(buffer, dtype, end)[array.offset :] if end and buffer else np.zeros(len(array), dtype)
+    )
+    return np.where(valid(array), values, missing) if array.null_count else values
+
+
+def as_arrow(values: NDArray[Any]) -> Any:
+    """Integers or truth values as an Arrow array."""
+    if values.dtype == bool:
+        bits = pa.py_buffer(np.packbits(values, bitorder="little"))
+        return pa.Array.from_buffers(pa.bool_(), len(values), [None, bits])
+    kind = {np.dtype(np.int32): pa.int32(), np.dtype(np.int64): pa.int64()}[values.dtype]
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def valid(array: Any) -> NDArray[np.bool_]:
+    """Which values are not null."""
+    bits = array.buffers()[0]
+    if bits is None:
+        return np.full(len(array), array.null_count == 0)
+    flags = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
+    return flags[array.offset : array.offset + len(array)].astype(bool)
+
+
 def is_list(kind: Any) -> bool:
     """Whether a type is a list, of any kind whose elements stand one after another."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
@@ -161,9 +202,9 @@ def sizes_of(array: Any) -> NDArray[np.int64]:
     if pa.types.is_fixed_size_list(array.type):
         sizes = np.full(len(array), array.type.list_size, np.int64)
         if array.null_count:
-            sizes[np.asarray(array.is_null())] = -1
+            sizes[~valid(array)] = -1
         return sizes
-    return pc.list_value_length(array).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return as_numpy(pc.list_value_length(array), -1).astype(np.int64)
 
 
 def elements_of(array: Any) -> Any:
@@ -174,8 +215,8 @@ def elements_of(array: Any) -> Any:
 def _with_elements(array: Any, elements: Any) -> Any:
     """Lists of the same lengths around other elements."""
     sizes = sizes_of(array)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(np.maximum(sizes, 0))]), pa.int64())
-    mask = pa.array(sizes < 0) if (sizes < 0).any() else None
+    offsets = as_arrow(np.concatenate([[0], np.cumsum(np.maximum(sizes, 0))]).astype(np.int64))
+    mask = as_arrow(sizes < 0) if (sizes < 0).any() else None
     return pa.LargeListArray.from_arrays(offsets, elements, mask=mask)
 
 
@@ -189,9 +230,9 @@ def resized(array: Any, sizes: NDArray[np.int64], elements: Any) -> Any:
     """Lists of the same type (of fixed size: of a free one) with these lengths, -1 for null, and elements."""
     kind = array.type
     offsets = np.concatenate([[0], np.cumsum(np.maximum(sizes, 0))])
-    mask = pa.array(sizes < 0) if (sizes < 0).any() else None
+    mask = as_arrow(sizes < 0) if (sizes < 0).any() else None
     large = pa.types.is_large_list(kind)
     target = kind if large or pa.types.is_list(kind) else pa.list_(kind.value_field)
     builder = pa.LargeListArray if large else pa.ListArray
-    offsets = pa.array(offsets, pa.int64() if large else pa.int32())
+    offsets = as_arrow(offsets.astype(np.int64 if large else np.int32))
     return builder.from_arrays(offsets, elements, type=target, mask=mask)

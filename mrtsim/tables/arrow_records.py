@@ -11,7 +11,15 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from mrtsim.tables import paths
-from mrtsim.tables.arrow_columns import ArrowColumn, elements_of, is_list, is_text, resized, sizes_of
+from mrtsim.tables.arrow_columns import (
+    ArrowColumn,
+    as_arrow,
+    elements_of,
+    is_list,
+    is_text,
+    resized,
+    sizes_of,
+)
 from mrtsim.tables.cut import cut_cell, is_whole
 from mrtsim.tables.format import Records
 from mrtsim.tables.values import Wrong
@@ -22,14 +30,15 @@ pc: Any = pyarrow.compute
 class ArrowRecords(Records):
     """Rows of an Arrow table."""
 
-    def __init__(self, table: Any):
+    def __init__(self, table: Any, plain_text: bool = False):
+        self.plain_text = plain_text
         self.table = table if isinstance(table, pa.Table) else pa.Table.from_batches([table])
 
     def __len__(self) -> int:
         return self.table.num_rows
 
     def column(self, name: str) -> ArrowColumn:
-        return ArrowColumn(self.table.column(name))
+        return ArrowColumn(self.table.column(name), self.plain_text)
 
     def kept(self, keep: NDArray[np.bool_]) -> Any:
         return filtered(self.table, keep)
@@ -56,7 +65,7 @@ def filtered(table: Any, keep: NDArray[np.bool_]) -> Any:
     if keep.all():
         return table
     try:
-        return table.filter(pa.array(keep))
+        return table.filter(as_arrow(keep))
     except pa.ArrowNotImplementedError:  # views and run-length types have no kernel; slices need none
         edges = np.flatnonzero(np.diff(np.concatenate([[False], keep, [False]])))
         runs = [table.slice(a, b - a) for a, b in edges.reshape(-1, 2).tolist()]

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from mrtsim.tables import chunks, paths
 from mrtsim.tables.columns import PythonColumn
 from mrtsim.tables.cut import cut_cell, is_whole
 from mrtsim.tables.format import Format, Records, Write
-from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed
+from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed, whole_lines
 
 ROWS_AT_ONCE = 4096
+# Bytes from which on a file is worth the import of pyarrow.
+LARGE = 8 << 20
 
 
 class CsvFormat(Format):
@@ -63,26 +65,109 @@ class CsvFormat(Format):
             csv.field_size_limit(limit)
 
     def records(self, columns: Sequence[str] | None, *, copies: bool = False) -> Iterator[Records]:
-        read = self._records_with_text if copies else self._records_alone
+        read = self._records_with_text() if copies else self._records_alone()
+        if not copies and columns and self.file.path.stat().st_size > LARGE:
+            read = self._records_of_blocks(columns)
         row = 0
-        for records in read():
+        for records in read:
             yield records
             row += len(records)
         if not row:
             raise self.file.error("has columns but no rows")
 
+    def _records_of_blocks(self, columns: Sequence[str]) -> Iterator[Records]:
+        """The same by pyarrow, as long as the text leaves no choice; the rest row by row."""
+        import pyarrow as pa
+        import pyarrow.csv
+
+        from mrtsim.tables.arrow_records import ArrowRecords
+
+        header: list[str] = []
+        with self._rows(header) as rows:
+            names = self._header(rows)
+        texts = pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(columns, pa.string()),
+            include_columns=list(columns),
+            strings_can_be_null=False,
+        )
+        skip = len("".join(header).encode())
+        with self.file.open() as file:
+            blocks = whole_lines(file)
+            for block in blocks:
+                block, skip = block[skip:], 0
+                try:
+                    quotes = self._simple_quotes(block)
+                    if quotes is None:
+                        raise pa.ArrowInvalid
+                    table = pyarrow.csv.read_csv(
+                        pa.BufferReader(block or b"\n"),
+                        read_options=pyarrow.csv.ReadOptions(
+                            column_names=names, use_threads=False, block_size=len(block) + 1
+                        ),
+                        parse_options=pyarrow.csv.ParseOptions(
+                            delimiter=self.delimiter, quote_char='"' if quotes else False
+                        ),
+                        convert_options=texts,
+                    )
+                except (pa.ArrowInvalid, pa.ArrowKeyError):
+                    yield from self._records_of_lines(names, block, blocks)
+                    return
+                if table.num_rows:
+                    yield ArrowRecords(table, plain_text=True)
+
+    def _simple_quotes(self, block: bytes) -> bool | None:
+        """Whether whole lines have quotes; None where they are more than marks around whole fields on one line.
+
+        Then stray quotes, doubled ones, line ends inside a field or without a line feed are for the csv module, whose
+        strictness is ours.
+        """
+        if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
+            return None
+        if b'"' not in block:
+            return False
+        text = np.frombuffer(b"\n" + block + b"\n", np.uint8)
+        quotes = np.flatnonzero(text == ord('"'))
+        if len(quotes) % 2:
+            return None
+        opening, closing = quotes[::2], quotes[1::2]
+        ends = np.flatnonzero(text == ord("\n"))
+        mark = ord(self.delimiter)
+        simple = (
+            np.isin(text[opening - 1], [mark, ord("\n")]).all()
+            and np.isin(text[closing + 1], [mark, ord("\n"), ord("\r")]).all()
+            and np.array_equal(np.searchsorted(ends, opening), np.searchsorted(ends, closing))
+        )
+        return True if simple else None
+
+    def _records_of_lines(self, names: list[str], block: bytes, blocks: Iterator[bytes]) -> Iterator[Records]:
+        lines = (
+            line
+            for part in chain([block], blocks)
+            for line in io.StringIO(part.decode("utf-8"), newline="\n")
+        )
+        limit = csv.field_size_limit(sys.maxsize)
+        try:
+            rows = csv.reader(lines, strict=True, delimiter=self.delimiter)
+            yield from self._batches(names, rows)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise self._explained(error) from None
+        finally:
+            csv.field_size_limit(limit)
+
     def _records_alone(self) -> Iterator[CsvRecords]:
         with self._rows() as rows:
-            names = self._header(rows)
-            many = min(64, chunks.ROWS)
-            while batch := list(islice(rows, many)):
-                size = sum(sum(map(len, row)) + len(row) for row in batch[:64]) / len(batch[:64])
-                many = max(1, min(ROWS_AT_ONCE, chunks.ROWS, int(chunks.BYTES / (size + 1))))
-                if set(map(len, batch)) != {len(names)}:
-                    batch = [row for row in batch if row]  # blank lines
-                    if not set(map(len, batch)) <= {len(names)}:
-                        raise self._odd_row(len(names))
-                yield CsvRecords(self, names, batch, None)
+            yield from self._batches(self._header(rows), rows)
+
+    def _batches(self, names: list[str], rows: Any) -> Iterator[CsvRecords]:
+        many = min(64, chunks.ROWS)
+        while batch := list(islice(rows, many)):
+            size = sum(sum(map(len, row)) + len(row) for row in batch[:64]) / len(batch[:64])
+            many = max(1, min(ROWS_AT_ONCE, chunks.ROWS, int(chunks.BYTES / (size + 1))))
+            if set(map(len, batch)) != {len(names)}:
+                batch = [row for row in batch if row]  # blank lines
+                if not set(map(len, batch)) <= {len(names)}:
+                    raise self._odd_row(len(names))
+            yield CsvRecords(self, names, batch, None)
 
     def _records_with_text(self) -> Iterator[CsvRecords]:
         record: list[str] = []

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrtsim.errors import InputError
-from mrtsim.tables import chunks, paths
+from mrtsim.tables import paths
 from mrtsim.tables.columns import PythonColumn
 from mrtsim.tables.cut import cut_record, is_whole
 from mrtsim.tables.format import Format, Records, Write
-from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed
+from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed, whole_lines
 from mrtsim.tables.values import shown
 
 # Columns are those of the first objects.
@@ -45,19 +45,18 @@ class JsonlFormat(Format):
         columns, read = _decoder(columns)
         number, empty = 1, True
         for block in self._blocks():
-            lines = block.split(b"\n")
-            ended = not lines[-1]
-            if ended:
-                lines.pop()
+            ended = block.endswith(b"\n")
+            count = block.count(b"\n") + (not ended)
             rows = None
             if columns is None or columns or not copies:
                 with suppress(msgspec.MsgspecError):
                     rows = read(block)
-            if rows is not None and len(rows) == len(lines):
+            if rows is not None and len(rows) == count:
+                lines = block.split(b"\n")[:count] if copies else []
                 records = JsonRecords(columns, rows, lines, ended)
             else:
-                records = self._one_by_one(lines, number, columns, ended)
-            number += len(lines)
+                records = self._one_by_one(block.split(b"\n")[:count], number, columns, ended)
+            number += count
             if len(records):
                 empty = False
                 yield records
@@ -109,19 +108,8 @@ class JsonlFormat(Format):
         return found
 
     def _blocks(self) -> Iterator[bytes]:
-        """The file's bytes in blocks of whole lines."""
         with self.file.open() as file:
-            rest = file.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
-            waiting = [rest]
-            while block := file.read(chunks.BYTES):
-                end = block.rfind(b"\n") + 1
-                if end:
-                    yield b"".join([*waiting, block[:end]])
-                    waiting = []
-                waiting.append(block[end:])
-            rest = b"".join(waiting)
-            if rest:
-                yield rest
+            yield from whole_lines(file)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Lines that are not blank, with their numbers."""

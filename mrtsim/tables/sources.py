@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mrtsim.errors import InputError
+from mrtsim.tables import chunks
 
 HEAD_BYTES = 4096
 # A pipe that nobody opens for writing within this time is refused.
@@ -88,6 +89,20 @@ def decompressed(file: IO[bytes], compression: str | None) -> IO[bytes]:
 
         return io.BufferedReader(pa.CompressedInputStream(file, "zstd"), 1 << 20)  # type: ignore[arg-type]
     return file
+
+
+def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """A file's bytes after its byte order mark, in blocks that end where a line does."""
+    waiting = [file.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)]
+    while block := file.read(chunks.BYTES):
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*waiting, block[:end]])
+            waiting = []
+        waiting.append(block[end:])
+    rest = b"".join(waiting)
+    if rest:
+        yield rest
 
 
 @contextmanager

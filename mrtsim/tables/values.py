@@ -188,10 +188,12 @@ class Labels:
         kinds = set(map(type, values))
         if kinds == {str}:
             self.kinds.add("text")
-            missing = MISSING_TEXT.intersection(values) if plain_text else ({""} if "" in values else set())
-            if not missing:
-                return self.of_texts(values, len(values))
-        elif kinds == {int}:
+            codes = self.of_texts(values, len(values))
+            missing = [self._codes[m] for m in (MISSING_TEXT if plain_text else ("",)) if m in self._codes]
+            if missing:
+                codes[np.isin(codes, missing)] = -1
+            return codes
+        if kinds == {int}:
             self.kinds.add("whole number")
             return self.of_texts(map(str, values), len(values))
         codes = np.empty(len(values), np.int64)
@@ -209,7 +211,7 @@ def id_text(value: Any, *, plain_text: bool = False) -> str | Wrong | None:
     """An id as text in its shortest exact form; None where it is missing."""
     if isinstance(value, str):
         if plain_text:
-            return None if value.strip() in MISSING_TEXT else value
+            return None if value in MISSING_TEXT else value
         return value or None
     if value is None:
         return None
