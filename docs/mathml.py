@@ -119,9 +119,7 @@ class MathML(Extension):
     def extendMarkdown(self, md: Markdown) -> None:
         block = r"\$\$(?P<formula>[^$]+)\$\$"
         inline = r"(?<![\\$\w])\$(?P<formula>[^\s$](?:[^$\n]*[^\s$\\])?)\$(?![\d$])"
-        symbol = (
-            r"(?<![\w`.])(?P<letter>[^\W\d_]\u0302?)_(?P<below>\{[^{}\s]+\}|kept|[A-Za-z0-9]{1,3})(?![A-Za-z0-9_])"
-        )
+        symbol = r"(?<![\w`.])(?P<letter>[^\W\d_]\u0302?)_(?P<below>\{[^{}\s]+\}|kept|[A-Za-z0-9]{1,3})(?![A-Za-z0-9_])"
         md.preprocessors.register(_Quotes(md), "formulas", 28)  # before fences are taken out
         md.inlinePatterns.register(_Symbol(symbol, md), "symbol", 75)  # after code, links and HTML
         md.inlinePatterns.register(_Formula(block, md), "mathml-block", 186)  # before escapes and emphasis

@@ -14,8 +14,11 @@ searches are derandomised: the same code passes or fails every time.
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +32,10 @@ from mrtsim.errors import InputError
 from mrtsim.plan.allocate import Cost
 from mrtsim.selection.registry import strategy
 from mrtsim.selection.select import select
+from mrtsim.selection.select_file import select_file
+from mrtsim.tables.format import Format
+from mrtsim.tables.formats import open_tables
+from mrtsim.tables.pilots import read_pilot
 from mrtsim.variance import VarianceComponents
 
 FEATURES = 2
@@ -264,6 +271,59 @@ def check_distribution(distribution: Any, *, prompts: int = 3, draws: int = 200_
                 f"prompt {prompt}: the sampled mean of {name} is {mean[prompt, moment]:.6g} ± "
                 f"{error[prompt, moment]:.2g}, its expectation {exact[prompt, moment]:.6g}"
             )
+
+
+def check_format(kind: type[Format], encode: Callable[[Sequence[dict[str, Any]]], bytes]) -> None:
+    """Check a file format against JSON lines: the same pilot, the same picks, records copied, faults named.
+
+    The format must be in `mrtsim.tables.formats.FORMATS`, and hold text, whole numbers and decimals.
+
+    Args:
+        kind: the format.
+        encode: records, which all have the same fields, to the bytes of a file.
+
+    Raises:
+        AssertionError: it reads, copies or refuses something else.
+    """
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "prompt_id": f"q{i % 20}",
+            "loss": round(float(rng.normal()), 3),
+            "reward": i * 7 % 11,
+            "text": f'é "{i}", so',
+        }
+        for i in range(100)
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ours, theirs = folder / f"in{kind.endings[0]}", folder / "in.jsonl"
+        ours.write_bytes(encode(rows))
+        theirs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        a, b = read_pilot(ours), read_pilot(theirs)
+        np.testing.assert_array_equal(a.losses, b.losses)
+        np.testing.assert_array_equal(a.prompts, b.prompts)
+        assert a.data.ids["prompt"].names == b.data.ids["prompt"].names
+        for strategy_name in ("bkon", "rkon"):
+            out = folder / f"out{kind.endings[0]}"
+            select_file(ours, out, strategy_name, 2, layout="rows")
+            select_file(theirs, folder / "out.jsonl", strategy_name, 2)
+            kept = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+            assert out.read_bytes() == encode(kept), "the kept records are not as they stood in the input"
+        _refused(ours, "no column 'absent'", loss_column="absent")
+        ours.write_bytes(encode([*rows[:41], {**rows[41], "loss": "oops"}, *rows[42:]]))
+        place = open_tables(ours)[0].place(41)
+        _refused(ours, f"{place}, column 'loss': 'oops'")
+
+
+def _refused(path: Path, message: str, **options: Any) -> None:
+    told = None
+    try:
+        read_pilot(path, **options)
+    except InputError as error:
+        told = str(error)
+    assert told is not None, f"a file was read that should be refused: {message}"
+    assert message in told, f"expected {message!r} in {told!r}"
 
 
 def _check_answer(name: str, k: int, pool: dict[str, NDArray[np.float64]]) -> None:

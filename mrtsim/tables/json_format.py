@@ -16,7 +16,7 @@ from mrtsim.tables import chunks, paths
 from mrtsim.tables.columns import PythonColumn
 from mrtsim.tables.cut import cut_record, is_whole
 from mrtsim.tables.format import Format, Records, Write
-from mrtsim.tables.jsonl_format import FIRST_OBJECTS
+from mrtsim.tables.lines_format import FIRST_RECORDS
 from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed
 from mrtsim.tables.values import shown
 
@@ -36,7 +36,7 @@ class JsonFormat(Format):
     def columns(self) -> list[str]:
         names: dict[str, None] = {}
         for index, (_, _, value, _) in enumerate(self._objects()):
-            if index == FIRST_OBJECTS:
+            if index == FIRST_RECORDS:
                 break
             names.update(dict.fromkeys(value))
         if not names:

@@ -172,14 +172,14 @@ def _one_source(name: str, known: Sequence[str]) -> list[InputFile]:
         found = sorted((p for p in glob.glob(name, recursive=True) if Path(p).is_file()), key=_natural)
         if not found:
             raise InputError(f"no file is called {name}, and none matches it as a pattern") from None
-        return [_inspected(Path(p), p) for p in found]
+        return [inspected(Path(p), p) for p in found]
     if stat.S_ISDIR(mode):
-        return [_inspected(p, str(p)) for p in _shards(path, known)]
+        return [inspected(p, str(p)) for p in _shards(path, known)]
     if stat.S_ISFIFO(mode):
         return [_from_pipe(path)]
     if not stat.S_ISREG(mode):
         raise InputError(f"{name} is a device, not a file; pipe its content in, with - for the file's name")
-    return [_inspected(path, name)]
+    return [inspected(path, name)]
 
 
 def _shards(folder: Path, known: Sequence[str]) -> list[Path]:
@@ -252,7 +252,7 @@ def _spooled(stream: Any, name: str, ending: str, first: bytes = b"") -> InputFi
             file.write(first)
             while block := stream.read(1 << 20):
                 file.write(block)
-        found = _inspected(Path(path), name, ending)
+        found = inspected(Path(path), name, ending)
     except OSError as error:
         os.unlink(path)
         raise InputError(
@@ -269,7 +269,7 @@ def _remove(path: str) -> None:
     Path(path).unlink(missing_ok=True)
 
 
-def _inspected(path: Path, name: str, ending: str | None = None) -> InputFile:
+def inspected(path: Path, name: str, ending: str | None = None) -> InputFile:
     """Look into a file: compression by content, and what is not a table at all."""
     claimed = None
     if ending is None:
