@@ -124,6 +124,14 @@ def test_refusals(capsys, pilot, arguments, message):
     assert message in refusal(capsys, pilot[0], *arguments)
 
 
+def test_a_given_benchmark(capsys, pilot):
+    path, _ = pilot
+    common = [path, "--pass-at", 4, "--reward-column", "correct", *PLAN]
+    plan = answer(capsys, *common, "--population", 60, "--fix-prompts", 60)["plan"]
+    assert (plan["n_prompts"], plan["responses_per_prompt"], plan["cost"]) == (60, 49, 3180)
+    assert "--population P --fix-prompts P" in refusal(capsys, *common, "--population", 60)
+
+
 def test_equal_rates_need_a_cap(capsys, tmp_path):
     path = tmp_path / "pilot.csv"
     path.write_text("prompt_id,r\n" + "".join(f"p{i},{j % 2}\n" for i in range(30) for j in range(4)))
