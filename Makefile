@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PRESET ?= paper
 WORKERS ?= auto
+CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -18,7 +19,7 @@ stress: $(INSTALLED)
 	$(BIN)/python -m pytest -m stress $(ARGS)
 
 docs: $(INSTALLED)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[docs]'
+	PIP_CONSTRAINT=$(CONSTRAINTS) $(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/python docs/build.py
 
 bench: $(INSTALLED)
@@ -34,7 +35,7 @@ types: $(INSTALLED)
 clean:
 	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis build dist
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[dev,browser,notebooks]'
+	PIP_CONSTRAINT=$(CONSTRAINTS) $(BIN)/python -m pip install --quiet --editable '.[dev,browser,notebooks]'
 	touch $@
