@@ -219,17 +219,20 @@ def codes(labels: Any, rows: int, name: str, unit: str) -> tuple[Ints, pa.Array]
 
     try:
         if hasattr(labels, "__arrow_c_stream__") or hasattr(labels, "__arrow_c_array__"):
-            column = pa.chunked_array(labels).combine_chunks()
-        else:
-            column = pa.array(np.asarray(labels), from_pandas=True)
+            column = pa.chunked_array(labels)
+        else:  # not a list by way of NumPy, which would make one text of "7" and 7
+            plain = isinstance(labels, list | tuple | range)
+            column = pa.array(labels if plain else np.asarray(labels), from_pandas=True)
+        column = _comparable(column)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
         raise InputError(f"{name} must hold one label per {unit}, all text or all numbers: {error}") from None
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
     if len(column) != rows:
         raise InputError(
             f"{name} has {len(column)} labels for {rows} {'losses' if unit == 'loss' else 'prompts'}: "
             f"give one label per {unit}"
         )
-    column = _comparable(column)
     missing = column.null_count > 0
     if pa.types.is_floating(column.type) and not missing:
         missing = bool(np.isnan(column.to_numpy()).any())
@@ -239,16 +242,20 @@ def codes(labels: Any, rows: int, name: str, unit: str) -> tuple[Ints, pa.Array]
     return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
 
 
-def _comparable(column: pa.Array) -> pa.Array:
+def _comparable(column: pa.Array | pa.ChunkedArray) -> Any:
     """The same labels in one type for whole numbers and one for text, so that parts can be merged."""
     import pyarrow as pa
 
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.dictionary_decode()
-        kind = column.type
-    if pa.types.is_integer(kind):
+    if pa.types.is_integer(kind) and kind != pa.uint64():
         return column.cast(pa.int64())
+    if pa.types.is_uint64(kind):
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid:  # above 2^63
+            return column
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return column.cast(pa.large_string())
     return column.cast(pa.float64()) if pa.types.is_floating(kind) else column

@@ -10,7 +10,7 @@ from scipy import stats
 
 import mrtsim as mrt
 from mrtsim.pilot.intervals import interval_methods, limits_of, mover
-from mrtsim.pilot.mean_squares import unseen_tail, weighted_mean_squares
+from mrtsim.pilot.mean_squares import response_mean_square, unseen_tail, weighted_mean_squares
 from mrtsim.pilot.sums import PromptSums
 
 CASES = json.loads((Path(__file__).parent / "interval_cases.json").read_text(encoding="utf-8"))
@@ -201,6 +201,17 @@ def test_unseen_tail_is_that_of_a_log_normal():
     )
     assert float(unseen_tail(skewness, np.array(200.0), 10)) == 0
     assert float(unseen_tail(0.0, np.array(2.0), 10)) == pytest.approx(0, abs=1e-12)
+
+
+def test_sums_of_two_models_have_twice_the_degrees_of_freedom():
+    """Equal K: kurtosis of a chi-square variable of 2 (K - 1) degrees of freedom, 3 + 12 / (2 (K - 1))."""
+    rng = np.random.default_rng(0)
+    counts, means = np.full(40_000, 4.0), np.zeros(40_000)
+    first, second = (PromptSums(counts, means, rng.chisquare(3, 40_000)) for _ in range(2))
+    found = response_mean_square(first, second)
+    assert found.normal_kurtosis == pytest.approx(3 + 6 / 3)
+    assert float(found.kurtosis) == pytest.approx(3 + 6 / 3, rel=0.1)
+    assert float(found.value) == pytest.approx(2, rel=0.02)
 
 
 def test_methods_are_named():

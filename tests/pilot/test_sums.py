@@ -13,7 +13,7 @@ from mrtsim.pilot.mean_squares import weighted_mean_squares
 def rows(seed=0, grouped=True):
     rng = np.random.default_rng(seed)
     prompts = rng.integers(0, 30, 200)
-    losses = 1e3 + rng.standard_normal(200) + rng.standard_normal(30)[prompts]
+    losses = 3 + rng.standard_normal(200) + rng.standard_normal(30)[prompts]
     return losses, np.array([f"prompt {p}" for p in prompts]), prompts // 3 if grouped else None
 
 
@@ -52,10 +52,10 @@ def test_parts_merge_in_any_order(grouped):
                 one, other = getattr(found, name), getattr(whole, name)
                 if other is not None:
                     assert [one.value, one.low, one.high] == pytest.approx(
-                        [other.value, other.low, other.high], rel=1e-9, abs=1e-12
+                        [other.value, other.low, other.high], rel=1e-12, abs=1e-12
                     )
             assert found.mean == pytest.approx(whole.mean, rel=1e-13)
-            assert found.components.prompt == pytest.approx(whole.components.prompt, rel=1e-9)
+            assert found.components.prompt == pytest.approx(whole.components.prompt, rel=1e-12)
             assert found.components.response == pytest.approx(whole.components.response, rel=1e-12)
 
 
@@ -84,6 +84,23 @@ def test_arrow_columns():
         mrt.PromptSums.of([1.0, 2.0], pa.array(["a", None]))
 
 
+def test_labels_of_many_kinds():
+    import pandas as pd
+
+    losses = [1.0, 2.0, 4.0, 7.0]
+    plain = mrt.estimate_components(losses, ["a", "a", "b", "b"]).components
+    for labels in (
+        ("a", "a", "b", "b"),
+        pd.Series(["a", "a", "b", "b"]),
+        pd.Categorical(["a", "a", "b", "b"]),
+        np.array([1.5, 1.5, 2.0, 2.0], np.float32),
+        np.array([2**64 - 1, 2**64 - 1, 1, 1], np.uint64),
+        [True, True, False, False],
+        pd.to_datetime(["2026-01-01", "2026-01-01", "2026-01-02", "2026-01-02"]),
+    ):
+        assert mrt.estimate_components(pd.Series(losses), labels).components == plain
+
+
 def test_integers_of_any_width_are_one_kind_of_label():
     left = mrt.PromptSums.of([1.0, 2.0], np.array([3, 4], np.int32))
     right = mrt.PromptSums.of([5.0, 7.0], np.array([4, 3], np.uint8))
@@ -105,8 +122,12 @@ def test_parts_that_do_not_fit(left, right, message):
 
 
 def test_labels_that_are_not_labels():
-    with pytest.raises(mrt.InputError, match="all text or all numbers"):
-        mrt.PromptSums.of([1.0, 2.0], np.array(["7", 7], object))
+    for mixed in (np.array(["7", 7], object), ["7", 7], [7, "7"], np.zeros((2, 1))):
+        with pytest.raises(mrt.InputError, match="all text or all numbers"):
+            mrt.PromptSums.of([1.0, 2.0], mixed)
+    for missing in ([None, 1], ["a", None], [1.0, float("nan")], np.array([np.nan, 1.0])):
+        with pytest.raises(mrt.InputError, match="missing label"):
+            mrt.PromptSums.of([1.0, 2.0], missing)
     with pytest.raises(mrt.InputError, match="hold prompts and groups already"):
         mrt.estimate_components(mrt.PromptSums.of([[1.0, 2.0], [3.0, 5.0]]), ["a", "b"])
     with pytest.raises(mrt.InputError, match=r"losses\[1, 0\] is nan"):
