@@ -103,6 +103,7 @@ def number(value: float, digits: int = 4) -> str:
     """A number as a person reads it: `digits` significant digits, whole numbers in full below 1e15."""
     if isinstance(value, int):
         return str(value) if abs(value) < 10**15 else f"{float(value):.{digits}g}"
+    value = float(value)
     if math.isnan(value):
         return "undefined"
     if math.isinf(value):

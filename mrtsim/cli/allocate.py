@@ -164,6 +164,7 @@ def run(args: argparse.Namespace) -> int:
         print(strict_json({**plan_record(plan), **costs}))
     else:
         print(plan_text(plan, components, cost, detecting=args, **goal))
+        print("\n  Components of losses plan an evaluation, components of gradients plan training.")
     return 0
 
 

@@ -11,6 +11,17 @@ from typing import TYPE_CHECKING, Any
 from mrtsim.cli import count, non_negative, number, pass_at, positive, probability, strict_json, table
 from mrtsim.cli.detecting import add_detect, check_detect, detect_plan, detect_plot
 from mrtsim.cli.pilot_crossed import add_judges, crossed_cost, refuse_judges, run_crossed
+from mrtsim.cli.pilot_growth import (
+    Grown,
+    add_growth,
+    grow,
+    growth_lines,
+    growth_record,
+    growth_rows,
+    plan_arguments,
+    refuse_growth,
+    refuse_size,
+)
 from mrtsim.cli.reading import add_files, told
 from mrtsim.errors import InputError
 
@@ -57,6 +68,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add_judges(parser)
     pass_at.add_arguments(parser)
+    add_growth(parser)
     group = parser.add_argument_group("estimation")
     group.add_argument(
         "--method",
@@ -87,13 +99,6 @@ def add_parser(subparsers: Any) -> None:
         "--max-responses", type=count, metavar="K", help="largest number of responses per prompt"
     )
     group.add_argument("--max-prompts", type=count, metavar="N", help="largest number of prompts")
-    group.add_argument("--fix-prompts", type=count, metavar="N", help="the number of prompts is given")
-    group.add_argument(
-        "--population",
-        type=count,
-        metavar="P",
-        help="the mean loss of a given set of P prompts, from which the pilot's were drawn or which they are",
-    )
     group.add_argument(
         "--plan-at",
         choices=("low", "estimate", "high"),
@@ -115,18 +120,16 @@ def run(args: argparse.Namespace) -> int:
     """Read, estimate, plan, print."""
     if pass_at.asked(args):
         return pass_at.run(args)
-    from mrtsim.pilot.estimate import estimate_components
+    from mrtsim.pilot.sums import PromptSums
     from mrtsim.tables.pilots import read_pilot
 
     cost, crossed = None, None
     check_detect(args, "power", "correlation")
     if args.judge_column is None:
         refuse_judges(args)
+        refuse_growth(args)
         cost = _cost(args)
     else:
-        for name in ("detect", "population", "fix_prompts"):
-            if getattr(args, name) is not None:
-                raise InputError(f"--{name.replace('_', '-')} does not go with --judge-column")
         crossed = crossed_cost(args)
     rows = read_pilot(
         args.files,
@@ -141,23 +144,16 @@ def run(args: argparse.Namespace) -> int:
     if rows.judges is not None:
         return run_crossed(args, rows, crossed)
     try:
-        pilot = estimate_components(
-            rows.losses,
-            rows.prompts,
-            groups=rows.groups,
-            method=args.method,
-            confidence=args.confidence,
-            redundancy=args.redundancy,
-            population=args.population,
-        )
+        grown = grow(args, PromptSums.of(rows.losses, rows.prompts, rows.groups), cost)
     except InputError as error:
         raise InputError(f"{told(args.files)}: {error}") from None
-    pilot = replace(pilot, warnings=(*pilot.warnings, *_common_judges(rows, pilot)))
-    planned = _plan(args, pilot, cost) if cost is not None and _goal(args) else None
+    pilot = replace(grown.pilot, warnings=(*grown.pilot.warnings, *_common_judges(rows, grown.pilot)))
+    grown = replace(grown, pilot=pilot)
+    planned = _plan(args, grown, cost) if cost is not None and _goal(args) else None
     if args.json:
-        print(strict_json(_record(pilot, cost, planned, rows.notes)))
+        print(strict_json(_record(grown, cost, planned, rows.notes)))
     else:
-        print(_text(args, pilot, cost, planned, rows.notes))
+        print(_text(args, grown, cost, planned, rows.notes))
     return 0
 
 
@@ -200,39 +196,46 @@ def _cost(args: argparse.Namespace) -> Cost | None:
         return None
     from mrtsim.plan.allocate import Cost
 
-    return Cost(args.c_prompt, args.c_response)
+    return Cost(args.c_prompt, args.c_response, args.c_group)
 
 
-def _plan(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost) -> tuple[Plan, Any, dict[str, Any]]:
-    """The plan, the components it rests on, and the keywords of `allocate` that it obeys."""
+Planned = tuple["Plan", Any, "Cost", dict[str, Any]]
+
+
+def _plan(args: argparse.Namespace, grown: Grown, cost: Cost) -> Planned:
+    """The plan, the components and costs it rests on, and the keywords of `allocate` that it obeys."""
     from mrtsim.plan.allocate import allocate
 
-    caps = {"n_prompts": args.fix_prompts} | {
-        name: getattr(args, name) for name in ("max_responses", "max_prompts", "population")
-    }
-    constraints = caps | {"budget": args.budget, "target_variance": args.target_variance}
-    components = pilot.planning_at(args.plan_at)
-    if components.prompt <= 0 and args.max_responses is None and args.fix_prompts is None:
-        raise InputError(_refusal(args, pilot, cost, constraints))
+    try:
+        refuse_size(grown, args)
+    except InputError as error:
+        raise InputError(f"{told(args.files)}: {error}") from None
+    components, price, constraints = plan_arguments(args, grown, cost)
+    between = components.prompt + constraints.get("redundancy", 1) * components.group
+    if between <= 0 and args.max_responses is None and args.fix_prompts is None:
+        raise InputError(_refusal(args, grown.pilot, price, constraints))
     if args.detect is not None:
-        plan = detect_plan(args, components, cost, pilot.redundancy, **caps)
+        caps = {
+            name: constraints[name] for name in ("n_prompts", "max_responses", "max_prompts", "population")
+        }
+        plan = detect_plan(args, components, price, grown.pilot.redundancy, **caps)
         if args.plot:
-            detect_plot(args, components, pilot.redundancy, plan, args.population)
-        return plan, components, constraints
-    plan = allocate(components, cost, **constraints)
+            detect_plot(args, components, grown.pilot.redundancy, plan, args.population)
+        return plan, components, price, constraints
+    plan = allocate(components, price, **constraints)
     if args.plot:
         from mrtsim.plotting import plot_allocation, save
 
-        k_star = pilot.k_star(cost)
+        k_star = grown.pilot.k_star(cost)
         figure = plot_allocation(
             components,
-            cost,
+            price,
             k_star_interval=(k_star.low, k_star.high),
-            confidence=pilot.confidence,
+            confidence=grown.pilot.confidence,
             **constraints,
         )
         save(figure, args.plot)
-    return plan, components, constraints
+    return plan, components, price, constraints
 
 
 def _refusal(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost, constraints: dict[str, Any]) -> str:
@@ -246,7 +249,8 @@ def _refusal(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost, constra
         reason = f"V_x is estimated at {value}, and a plan on that would put the whole budget on one prompt"
     advice = "give --max-responses, or run a larger pilot"
     low = pilot.planning_at("low")
-    if low.prompt > 0 and args.detect is None:
+    bare = cost.group is None and "redundancy" not in constraints
+    if low.prompt > 0 and args.detect is None and bare:
         offer = allocate(low, cost, **constraints)
         advice += (
             f", or plan at the {100 * pilot.confidence:g} % confidence limit with --plan-at low: "
@@ -255,14 +259,10 @@ def _refusal(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost, constra
     return f"{told(args.files)}: {reason}; {advice}"
 
 
-def _record(
-    pilot: PilotEstimate,
-    cost: Cost | None,
-    planned: tuple[Plan, Any, dict[str, Any]] | None,
-    notes: Sequence[str],
-) -> dict[str, Any]:
+def _record(grown: Grown, cost: Cost | None, planned: Planned | None, notes: Sequence[str]) -> dict[str, Any]:
     from mrtsim.cli.allocate import plan_record
 
+    pilot = grown.pilot
     components = {"prompt": pilot.prompt.to_dict(), "response": pilot.response.to_dict()}
     if pilot.group is not None:
         components["group"] = pilot.group.to_dict()
@@ -280,26 +280,24 @@ def _record(
         "warnings": [*notes, *pilot.warnings],
     }
     if pilot.n_groups is not None:
-        record |= {"n_groups": pilot.n_groups, "redundancy": pilot.redundancy}
+        record |= {"n_groups": pilot.n_groups, "redundancy": pilot.redundancy, "growth": growth_record(grown)}
     if cost is not None:
         record["k_star"] = pilot.k_star(cost).to_dict()
+        record["k_star_for"] = "evaluation"
         if planned is not None:
             record["plan"] = plan_record(planned[0])
-            fixed = planned[2]["n_prompts"] is not None  # K alone is free: other K cost more
+            fixed = planned[3]["n_prompts"] is not None  # K alone is free: other K cost more
             regret = None if fixed else pilot.largest_regret(planned[0].responses_per_prompt, cost)
             record["largest_regret"] = regret
     return record
 
 
 def _text(
-    args: argparse.Namespace,
-    pilot: PilotEstimate,
-    cost: Cost | None,
-    planned: tuple[Plan, Any, dict[str, Any]] | None,
-    notes: Sequence[str],
+    args: argparse.Namespace, grown: Grown, cost: Cost | None, planned: Planned | None, notes: Sequence[str]
 ) -> str:
     from mrtsim.cli.allocate import plan_text
 
+    pilot = grown.pilot
     level = f"{100 * pilot.confidence:g} %"
     per_prompt = number(pilot.n_responses / pilot.n_prompts)
     groups = "" if pilot.n_groups is None else f" in {pilot.n_groups} groups"
@@ -318,16 +316,23 @@ def _text(
     )
     rows.append(_row("V_y|x", pilot.response, "between responses to a prompt"))
     r = number(pilot.redundancy)
-    ratio = f"V_y|x / ({r} V_g + V_x|g)" if grouped else "V_y|x / V_x"
-    rows.append(_row("ratio", pilot.ratio, ratio + (f", {r} prompts per group" if grouped else "")))
+    ratio = "V_y|x / V_x"
+    if grouped:
+        ratio = f"V_y|x / ({r} V_g + V_x|g), {r} prompts per group" if pilot.redundancy else "V_y|x / V_x|g"
+    rows.append(_row("ratio", pilot.ratio, ratio))
     rows.append(_row("icc", pilot.icc, "share of the variance that responses to a prompt have in common"))
-    if cost is not None:
-        costs = f"where a prompt costs {number(cost.prompt)} and a response {number(cost.response)}"
-        rows.append(_row("K*", pilot.k_star(cost), f"best responses per prompt, {costs}"))
+    if cost is not None and grown.k_stars:
+        rows += [_row(*row) for row in growth_rows(grown, cost)]
+    elif cost is not None:
+        rows.append(_row("K*", pilot.k_star(cost), "best responses per prompt"))
     names = {"anova": "ANOVA", "ml": "ML", "reml": "REML"}
     lines.append(table(rows, (f"{names[pilot.method]}", "estimate", f"{level} low", "high", "")))
+    lines += ["", *growth_lines(grown)] if grouped else []
+    if cost is not None:
+        costs = f"where a prompt costs {number(cost.prompt)} and a response {number(cost.response)}"
+        lines += ["", *_what_for(costs)]
     if planned is not None and cost is not None:
-        plan, components, constraints = planned
+        plan, components, price, constraints = planned
         at = {
             "estimate": "",
             "low": f" at the lower {level} limit of K*",
@@ -336,7 +341,7 @@ def _text(
         lines += [
             "",
             f"plan{at[args.plan_at]}",
-            plan_text(plan, components, cost, detecting=args, **constraints),
+            plan_text(plan, components, price, detecting=args, **constraints),
             "",
         ]
         lines += _moved(args, pilot, components)
@@ -355,7 +360,9 @@ def _moved(args: argparse.Namespace, pilot: PilotEstimate, components: VarianceC
     """What a plan at a limit of the ratio takes for V_x, which may lie outside the interval of V_x itself."""
     if args.plan_at == "estimate":
         return []
-    between = "V_x" if pilot.group is None else f"{number(pilot.redundancy)} V_g + V_x|g"
+    between = "V_x" if pilot.group is None else "V_x|g"
+    if pilot.redundancy and pilot.group is not None:
+        between = f"{number(pilot.redundancy)} V_g + V_x|g"
     if components.response == 0:
         moved = (
             f"The lower limit of the ratio is 0: the plan takes {between} = {number(components.prompt)}, all of the "
@@ -370,6 +377,15 @@ def _moved(args: argparse.Namespace, pilot: PilotEstimate, components: VarianceC
         moved += ", which is outside the interval of V_x itself" if not inside else ""
         moved += ". The variance and the standard error above are those at this value."
     return [*textwrap.wrap(moved, 98, initial_indent="  ", subsequent_indent="  "), ""]
+
+
+def _what_for(costs: str) -> list[str]:
+    """What K* of this pilot is for."""
+    said = (
+        f"K* is for an evaluation, {costs}: how well the mean loss is known. For training take a pilot of gradients "
+        "(--vector-column): there K* was 2 to 10 times that of losses."
+    )
+    return [textwrap.fill(said, 100, initial_indent="  ", subsequent_indent="  ")]
 
 
 def _row(name: str, interval: Estimate, meaning: str) -> tuple[Any, ...]:

@@ -24,8 +24,15 @@ ELSEWHERE = {
     "method": "anova",
     "plan_at": "estimate",
     "plot": None,
+    "detect": None,
+    "growth": None,
+    "c_group": None,
+    "group_population": None,
+    "max_group_size": None,
+    "population": None,
+    "candidates": None,
 }
-PLAN = ("c_judge", "c_cell", "max_judges", "max_responses", "max_prompts")
+PLAN = ("c_judge", "c_cell", "max_judges", "max_responses", "max_prompts", "fix_prompts")
 
 
 def add_judges(parser: argparse.ArgumentParser) -> None:
@@ -140,6 +147,7 @@ def _plan(args: argparse.Namespace, pilot: CrossedEstimate, cost: CrossedCost) -
         max_judges=args.max_judges,
         max_responses=1 if single else args.max_responses,
         max_prompts=args.max_prompts,
+        n_prompts=args.fix_prompts,
         fixed_judges=pilot.fixed_judges,
     )
 

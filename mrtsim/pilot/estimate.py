@@ -12,15 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, get_args, overload
 
 import numpy as np
 
 from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate
+from mrtsim.pilot.growth import Growth, mean_standard_error
 from mrtsim.pilot.intervals import DEFAULT, interval_method
 from mrtsim.pilot.mean_squares import weighted_mean_squares
-from mrtsim.pilot.sums import PromptSums, check, given_prompts_error
+from mrtsim.pilot.sums import PromptSums, check
 from mrtsim.pilot.warnings import pilot_warnings
 from mrtsim.variance import VarianceComponents
 
@@ -47,7 +49,9 @@ class PilotEstimate:
         ratio: V_{y|x} / (r V_g + V_{x|g}), which is V_{y|x} / V_x without groups: what K* rests on.
         icc: share of the variance that responses to one prompt have in common.
         mean: mean over prompts of the mean loss, with its standard error `standard_error`.
-        redundancy: r, prompts per group that the ratio and K* are for; 1 without groups.
+        redundancy: r, prompts per group that the ratio and K* are for; 1 without groups, 0 for the same groups.
+        mean_group_size: prompts among which a group's cost is shared; 1 without groups.
+        growth: "new" where groups are a sample, "same" where they are all there are (`mrtsim.pilot.growth`).
         warnings: what a reader must know before acting on the numbers.
     """
 
@@ -63,6 +67,8 @@ class PilotEstimate:
     n_responses: int
     n_groups: int | None
     redundancy: float
+    mean_group_size: Fraction
+    growth: Growth
     method: Method
     confidence: float
     warnings: tuple[str, ...]
@@ -89,6 +95,16 @@ class PilotEstimate:
             return VarianceComponents(max(0.0, self.planning.prompt) + self.components.response, 0.0)
         return VarianceComponents(self.components.response / ratio, self.components.response)
 
+    def cost_per_prompt(self, cost: Cost) -> Cost:
+        """Costs with each prompt's share of its group, C_p + C_g / r_1; the same groups are paid for already."""
+        from mrtsim.plan.allocate import Cost, exact_cost
+
+        if cost.group is None:
+            return cost
+        group, prompt, response = exact_cost(cost)
+        share = group / self.mean_group_size if self.growth == "new" else 0
+        return Cost(prompt + share, response)  # pyright: ignore[reportArgumentType]
+
     def largest_regret(self, responses_per_prompt: int, cost: Cost) -> float:
         """How much a plan with this K could lose: excess variance over the best K at equal cost, as a share of it.
 
@@ -96,7 +112,8 @@ class PilotEstimate:
         equal cost is proportional to (1 + ratio/K)(C_p + K C_r), least at K*, with (sqrt(C_p) + sqrt(ratio C_r))^2
         (Cochran 1977, section 10.6); it grows with the distance of K* from K, so that an end of the interval is worst.
         """
-        k, p, r = responses_per_prompt, cost.prompt, cost.response
+        cost = self.cost_per_prompt(cost)
+        k, p, r = responses_per_prompt, float(cost.prompt), float(cost.response)
         if r == 0:  # the best K is infinite
             return self.ratio.high / k
 
@@ -111,11 +128,13 @@ class PilotEstimate:
     def k_star(self, cost: Cost) -> Estimate:
         """K* = sqrt(ratio * C_p / C_r) with the limits of the ratio.
 
-        Infinite where the ratio is, or where responses are free (C_r = 0); NaN where it is undetermined.
+        With a cost per group C_p is that of `cost_per_prompt`. Infinite where the ratio is, or where responses are
+        free (C_r = 0); NaN where it is undetermined.
         """
+        prompt = float(self.cost_per_prompt(cost).prompt)
 
         def root(ratio: float) -> float:
-            top = ratio * cost.prompt
+            top = ratio * prompt
             if cost.response == 0:
                 return math.inf if top > 0 else math.nan
             return math.sqrt(top / cost.response)
@@ -133,6 +152,7 @@ def estimate_components(
     method: Method = "anova",
     confidence: float = 0.95,
     redundancy: float | None = None,
+    growth: Growth = "new",
     interval: str = DEFAULT,
     population: int | None = None,
 ) -> PilotEstimate: ...
@@ -159,6 +179,7 @@ def estimate_components(
     method: Method = "anova",
     confidence: float = 0.95,
     redundancy: float | None = None,
+    growth: Growth = "new",
     interval: str = DEFAULT,
     population: int | None = None,
 ) -> PilotEstimate | CrossedEstimate:
@@ -177,6 +198,8 @@ def estimate_components(
         confidence: level of the intervals, which do not depend on `method`.
         redundancy: prompts per group in the corpus that the ratio is for; by default sum r_g^2 / sum r_g of the
             pilot's own groups.
+        growth: "new" where groups (without any: prompts) are a sample of others; "same" where the corpus has these
+            groups alone, so that V_g is no error: the ratio is then V_{y|x} / V_{x|g}.
         interval: name of the interval method, see `mrtsim.pilot.intervals`.
         population: P, where the mean over a given set of P prompts is meant, from which these were drawn or which they
             are: then its standard error knows the share of them (`given_prompts_error`).
@@ -194,9 +217,10 @@ def estimate_components(
 
         if isinstance(losses, PromptSums):
             raise InputError("judges go with losses: sums per prompt no longer tell the judges apart")
-        if groups is not None or redundancy is not None or method != "anova" or interval != DEFAULT:
+        given = groups is not None or redundancy is not None
+        if given or (method, growth, interval) != ("anova", "new", DEFAULT):
             raise InputError(
-                "judges go with method='anova' alone, and without groups, redundancy or interval"
+                "judges go with method='anova' alone, and without groups, redundancy, growth or interval"
             )
         if population is not None:
             raise InputError(
@@ -219,22 +243,30 @@ def estimate_components(
             "PromptSums hold prompts and groups already: give either sums, or losses with `prompts`"
         )
     check(pilot)
-    if redundancy is None:
+    if growth not in get_args(Growth):
+        raise InputError(f"growth is {growth!r}; choose one of {', '.join(get_args(Growth))}")
+    mean_group_size = Fraction(pilot.n_prompts, pilot.group_sizes.size)
+    if growth == "same":
+        if pilot.starts is None:
+            raise InputError("growth='same' needs groups: without them there is nothing to stay the same")
+        if redundancy is not None:
+            raise InputError("redundancy is for new groups: leave it out for the same")
+        redundancy = 0.0
+    elif redundancy is None:
         redundancy = _redundancy(pilot)
     elif pilot.starts is None:
         raise InputError("redundancy needs groups: without them every prompt stands for itself")
     elif not (math.isfinite(redundancy) and redundancy >= 1):
         raise InputError(f"redundancy is {redundancy}; it counts the prompts of a group, so it is at least 1")
+    else:
+        mean_group_size = Fraction(repr(float(redundancy)))
 
     components = _anova(pilot) if method == "anova" else _likelihood(pilot, restricted=method == "reml")
     squares = weighted_mean_squares(pilot)
     limits = limits_by(pilot, confidence, redundancy)
     planning = _planning(components, redundancy)
     total = max(0.0, components.prompt + components.group)
-    mean, standard_error = _mean_loss(pilot)
-    given_error = standard_error
-    if population is not None:
-        given_error = math.sqrt(given_prompts_error(pilot.means, [pilot], population)[0])
+    standard_error = mean_standard_error(pilot, growth=growth, population=population)
     return PilotEstimate(
         components=components,
         prompt=component_estimate(components.prompt, limits.prompt),
@@ -242,12 +274,14 @@ def estimate_components(
         group=None if limits.group is None else component_estimate(components.group, limits.group),
         ratio=component_estimate(_ratio(planning), limits.ratio),
         icc=component_estimate(total / (total + components.response), limits.icc),
-        mean=mean,
-        standard_error=given_error,
+        mean=float(pilot.means.mean()),
+        standard_error=standard_error,
         n_prompts=pilot.n_prompts,
         n_responses=int(pilot.counts.sum()),
         n_groups=pilot.n_groups,
         redundancy=redundancy,
+        mean_group_size=mean_group_size,
+        growth=growth,
         method=method,
         confidence=confidence,
         warnings=(
@@ -303,13 +337,6 @@ def _redundancy(pilot: PromptSums) -> float:
         return 1.0
     sizes = pilot.per_cluster(np.ones(pilot.counts.size))
     return float((sizes**2).sum() / sizes.sum())
-
-
-def _mean_loss(pilot: PromptSums) -> tuple[float, float]:
-    """Mean over prompts of the mean loss, and its standard error from whole groups (or prompts)."""
-    size, mean = pilot.group_sizes, float(pilot.means.mean())
-    deviations = pilot.per_cluster(pilot.means - mean)
-    return mean, math.sqrt(float((deviations**2).sum() / (size.sum() ** 2 - (size**2).sum())))
 
 
 # Point estimates

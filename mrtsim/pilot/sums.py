@@ -287,17 +287,20 @@ def _in_groups(sums: PromptSums, group_of: Ints, group_labels: pa.Array) -> Prom
     )
 
 
-def given_prompts_error(means: Floats, samples: Sequence[PromptSums], population: int) -> tuple[float, float]:
+def given_prompts_error(
+    means: Floats, samples: Sequence[PromptSums], population: int, candidates: int | None = None
+) -> tuple[float, float]:
     """Squared standard error of the mean over a given set of P prompts, and its degrees of freedom.
 
     Of the n prompts at hand, drawn from the P or all of them, the share f = n / P is known:
     (1 - f) S^2 / n + f mean(sum s^2 / K) / n (Cochran 1977, section 10.3), with degrees of freedom by Satterthwaite's
-    rule.
+    rule. Of given pools of n candidates 1 - K/n of a prompt's s^2 / K is left.
 
     Args:
         means: of each prompt, (prompts,); S^2 is their variance.
         samples: the responses that these rest on, of one model or of two.
         population: P.
+        candidates: responses per prompt in given pools; None where responses are drawn.
 
     Raises:
         InputError: P is less than n, the prompts have groups, or one of them has one response only.
@@ -315,6 +318,8 @@ def given_prompts_error(means: Floats, samples: Sequence[PromptSums], population
     known = n / population
     spread = float(np.var(means, ddof=1)) / n * (1 - known)
     noise = [(known / n**2 * s.within / (s.counts - 1) / s.counts, s.counts) for s in samples]
+    if candidates is not None:
+        noise = [(v * (1 - k / candidates), k) for v, k in noise]
     # v^2 is high by (K + 1) / (K - 1) for normal responses
     scatter = spread**2 / (n - 1) + sum(float((v**2 / (k + 1)).sum()) for v, k in noise)
     square = spread + sum(float(v.sum()) for v, _ in noise)

@@ -87,10 +87,12 @@ def pilot_warnings(
         planning: the components of one prompt of the corpus, with V_x (with groups r V_g + V_{x|g}) as `prompt`.
         limits: the confidence limits.
         confidence: their level.
-        redundancy: r, prompts per group.
+        redundancy: r, prompts per group; 0 where the groups stay the same.
     """
     grouped = sums.starts is not None
-    between = f"{redundancy:.3g} V_g + V_x|g" if grouped else "V_x"
+    between = "V_x"
+    if grouped:
+        between = f"{redundancy:.3g} V_g + V_x|g" if redundancy else "V_x|g"
     level = f"{100 * confidence:g} %"
     if np.isinf(limits.ratio[0]):
         yield (

@@ -450,6 +450,15 @@ def _two_levels(cost: Cost) -> None:
         raise InputError("a cost per group is for `allocate` and `regret_curve`: leave it out here")
 
 
+def exact_cost(cost: Cost) -> tuple[Fraction, Fraction, Fraction]:
+    """C_g (0 without one), C_p and C_r as the decimals that they print as."""
+    return (
+        _exact("the cost of a group", cost.group or 0),
+        _exact("the cost of a prompt", cost.prompt),
+        _exact("the cost of a response", cost.response),
+    )
+
+
 def integer_costs(cost: Cost, budget: float) -> tuple[int, int, int, int]:
     """C_p, C_r and the budget as whole numbers of one unit, and how many of it make up 1."""
     _two_levels(cost)
