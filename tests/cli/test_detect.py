@@ -135,7 +135,7 @@ def test_a_pilot_of_given_prompts(capsys):
         (["pilot", PILOT, *COSTS, "--power", 0.1], "--power belongs"),
         (["pilot", PILOT, *COSTS, "--fix-prompts", 9], "--fix-prompts belongs to a plan"),
         (["pilot", PILOT, "--population", 95], "less than the 96 prompts"),
-        (["pilot", PILOT, "--population", 96, "--group-column", "group"], "no groups to draw"),
+        (["pilot", PILOT, "--population", 96, "--group-column", "group"], "--group-population"),
     ],
 )
 def test_wrong_arguments(capsys, arguments, message):
