@@ -126,6 +126,7 @@ def _summarise(scores: list[dict[str, Any]], recipe: str) -> dict[str, Any]:
         "nll": _spread(exact),
         "sampled_nll": _spread(sampled),
         "std_ratio": intervals.bootstrap(exact, lambda runs: _std(runs)[0] / _std(runs)),
+        "draw_std": intervals.bootstrap(exact, _draw_std) if exact.shape[1] > 1 else None,
         "draw_share": intervals.bootstrap(exact, _draw_share) if exact.shape[1] > 1 else None,
         "draw_std_ratio": intervals.bootstrap(exact, _draw_std_ratio) if exact.shape[1] > 1 else None,
     }
