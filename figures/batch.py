@@ -1,4 +1,6 @@
-"""Inside one update: learning curves of the splits, the best split, and the gradient's K*."""
+"""Inside one update the best split of a batch agrees with the gradient's K*, where a prompt costs 4 responses and
+where it is free (K* = 0). Curves: excess NLL over the best split's, means over runs; 95 % bands and intervals from
+resampled runs."""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ def draw(result: dict[str, Any]) -> Figure:
     fig, axes = style.figure(1, 1 + len(prices), width=style.PAGE, height=2.9)
     for ax, entry in zip(axes, prices, strict=False):
         _curves(ax, result, entry)
-    axes[0].set_ylabel("excess test NLL over\nthe best split's")
+    axes[0].set_ylabel("excess test NLL /\nthe best split's (log scale)")
     _components(axes[-1], result)
+    style.letters(axes)
     return fig
 
 
@@ -28,8 +31,9 @@ def _curves(ax: Axes, result: dict[str, Any], entry: dict[str, Any]) -> None:
     steps = np.array(result["steps"][1:], float)
     excess, error = (np.array(entry[name])[1:] for name in ("excess", "standard_error"))
     best = excess.min(axis=1, keepdims=True)
+    looks = style.ordered(len(result["responses"]))
     for column, (k, n) in enumerate(zip(result["responses"], entry["prompts"], strict=True)):
-        look = style.SERIES[column % len(style.SERIES)]
+        look = looks[column]
         over, half = excess[:, column] / best[:, 0], style.Z95 * error[:, column] / best[:, 0]
         ax.fill_between(steps, over - half, over + half, color=look["color"], alpha=0.15, linewidth=0)
         ax.plot(steps, over, **{**look, "marker": None}, label=f"{n} $\\times$ {k}")
@@ -38,9 +42,9 @@ def _curves(ax: Axes, result: dict[str, Any], entry: dict[str, Any]) -> None:
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.minorticks_off()
     price = entry["price"]
-    ax.set_title("a fixed number of sequences" if price == 0 else f"a prompt costs {price:g} responses")
+    ax.set_title("prompts are free" if price == 0 else f"a prompt costs {price:g} responses")
     ax.set_xlabel("updates")
-    ax.legend(title="$N_p \\times K$ an update", title_fontsize=7, loc="upper left")
+    ax.legend(title="$N_p \\times K$ per update", title_fontsize=7, loc="upper left")
 
 
 def _components(ax: Axes, result: dict[str, Any]) -> None:
@@ -55,12 +59,12 @@ def _components(ax: Axes, result: dict[str, Any]) -> None:
                 ax,
                 steps[1:],
                 *([cell[name] for cell in best] for name in ("estimate", "low", "high")),
-                **style.SERIES[0] | {"linestyle": "none", "label": "best split there"},
+                **style.STRATEGIES["rkon"] | {"linestyle": "none", "label": "best split"},
             )
     ax.set_yscale("log", base=2)
     ax.set_yticks(result["responses"], [f"{k:g}" for k in result["responses"]])
     ax.minorticks_off()
-    ax.set_title(f"best $K$ (a prompt costs {components['price']:g})")
-    ax.set_ylabel("responses per prompt $K$")
+    ax.set_title("best $K$ and the gradient's $K^*$")
+    ax.set_ylabel("responses per prompt $K$ (log scale)")
     ax.set_xlabel("updates")
     ax.legend()

@@ -1,4 +1,5 @@
-"""E4: KL(p || model) at the training prompts against K, by strategy, in both recipes."""
+"""Which strategy's picks train the best p(y|x): with K of 4 or more DKoN's, below RKoN's; never BKoN's. KL(p ||
+model) at the training prompts (E4), means over runs with 95 % t intervals; most are narrower than the markers."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ def draw(result: dict[str, Any]) -> Figure:
     """Figure of `experiments.distributional`; bars are 95 % intervals of the mean over runs."""
     fig, axes = style.figure(1, 2, width=style.PAGE, height=2.9)
     ks = np.array(result["responses"], float)
-    names = list(result["strategies"])
+    names = style.by_order(result["strategies"])
     for ax, (recipe, title) in zip(axes, _TITLES.items(), strict=True):
         for number, name in enumerate(names):
             cells = result["strategies"][name][recipe]["nll"]["mean"]
@@ -25,8 +26,7 @@ def draw(result: dict[str, Any]) -> Figure:
                 np.array([cell[part] for cell in cells]) - result["true_nll"]
                 for part in ("estimate", "low", "high")
             )
-            shift = 1.03 ** (number - (len(names) - 1) / 2)
-            style.interval(ax, ks * shift, *limits, **style.STRATEGIES[name])
+            style.interval(ax, ks * style.dodge(number, len(names)), *limits, **style.STRATEGIES[name])
         ax.set_title(title)
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if recipe == "best" else (1.0,)))
@@ -34,6 +34,7 @@ def draw(result: dict[str, Any]) -> Figure:
         ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel("responses per prompt $K$")
         style.powers_of_two(ax, ks)
-    axes[0].set_ylabel("KL($p$ || model) at the training prompts (nats)")
-    axes[1].legend(loc="best")
+    axes[0].set_ylabel("KL($p$ || model) (nats, log scale)")
+    style.letters(axes)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names))
     return fig

@@ -1,4 +1,5 @@
-"""E3: how far apart runs of the same recipe end, against K, in both recipes."""
+"""How far apart runs of the same recipe end (E3, RKoN): as published the spread falls with K, at the best
+validation step it rises. Below: standard deviations over runs, with 95 % intervals from resampled pairs of runs."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ _TITLES = {"last": "last step (as published)", "best": "best validation step"}
 
 def draw(result: dict[str, Any]) -> Figure:
     """Figure of `experiments.lottery`: test NLL of the runs above, its standard deviation below, 95 % intervals."""
-    fig, axes = style.figure(2, 2, width=style.PAGE, height=4.2, sharex=True)
+    fig, axes = style.figure(2, 2, width=style.PAGE, height=4.4, sharex=True)
     ks = np.array(result["responses"], float)
     for column, (recipe, title) in enumerate(_TITLES.items()):
         above, below = axes[:, column]
@@ -26,27 +27,15 @@ def draw(result: dict[str, Any]) -> Figure:
         above.vlines(ks, q25, q75, color=blue, linewidth=4.5, alpha=0.5, label="25 to 75 %")
         above.plot(ks, q50, color=blue, marker="o", linestyle="-", label="median run")
         above.set_title(title)
+        rises = measured["nll"]["std"]["estimate"][-1] > measured["nll"]["std"]["estimate"][0]
+        below.set_title(f"the spread {'rises' if rises else 'falls'} with $K$")
         spread = measured["nll"]["std"]
-        style.interval(
-            below,
-            ks / 1.02,
-            spread["estimate"],
-            spread["low"],
-            spread["high"],
-            **style.SERIES[0] | {"label": "all runs"},
-        )
-        if measured["draw_share"] is not None:
-            # The pairs' share, on the same scale: what the draw of the responses alone explains.
-            share = {
-                part: np.sqrt(np.array(measured["draw_share"][part])) for part in ("estimate", "low", "high")
-            }
-            total = np.array(spread["estimate"])
-            style.interval(
-                below,
-                ks * 1.02,
-                *(share[part] * total for part in ("estimate", "low", "high")),
-                **style.SERIES[1] | {"label": "draw of responses alone"},
-            )
+        limits = (spread[part] for part in ("estimate", "low", "high"))
+        style.interval(below, ks / 1.03, *limits, **style.STRATEGIES["rkon"] | {"label": "all runs"})
+        if measured.get("draw_std") is not None:
+            limits = (measured["draw_std"][part] for part in ("estimate", "low", "high"))
+            look = style.SERIES[1] | {"label": "draw of responses alone"}
+            style.interval(below, ks * 1.03, *limits, **look)
         if recipe == "last":
             reported = result["reported"]
             below.plot(
@@ -54,6 +43,7 @@ def draw(result: dict[str, Any]) -> Figure:
                 reported["std"],
                 **style.REPORTED | {"label": "re-run of the reference (20 runs)"},
             )
+        above.set_ylabel(f"test NLL (nats, {'log' if recipe == 'last' else 'linear'} scale)")
         for ax in (above, below) if recipe == "last" else (below,):
             ax.set_yscale("log")
             ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -61,8 +51,8 @@ def draw(result: dict[str, Any]) -> Figure:
             ax.yaxis.set_minor_formatter(NullFormatter())
         below.set_xlabel("responses per prompt $K$")
         style.powers_of_two(below, ks)
-    axes[0, 0].set_ylabel("test NLL (nats)")
-    axes[1, 0].set_ylabel("standard deviation\nover runs (nats)")
+    axes[1, 0].set_ylabel("SD over runs\n(nats, log scale)")
     axes[0, 0].legend(loc="upper right")
     axes[1, 0].legend(loc="lower left")
+    style.letters(axes.flat)
     return fig

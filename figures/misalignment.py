@@ -1,4 +1,6 @@
-"""Claim 8: cosine of BKoN's expected batch gradient with the true one, over N, K and the reward, and along training."""
+"""BKoN's batch gradient points away from the true one where few of many are kept and the reward disagrees with the
+likelihood, and, along training, for a while. a, b: means over untrained networks, hatched where the 95 % interval
+holds 0, the black line is cosine 0. c: means over training runs with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from figures import style
 
@@ -16,10 +19,11 @@ def draw(result: dict[str, Any]) -> Figure:
     fig, (left, middle, right) = style.figure(
         1, 3, width=style.PAGE, height=2.9, gridspec_kw={"width_ratios": [0.8, 1.2, 1.0]}
     )
-    _map(left, result["sizes"], "k", "responses kept K")
+    _map(left, result["sizes"], "k", "responses kept $K$")
     mesh = _map(middle, result["agreements"], "agreement", "agreement of reward and log-density")
-    middle.set_title(f"K = {result['k']}")
-    left.set_ylabel("candidates N")
+    left.set_title("the paper's reward")
+    middle.set_title(f"$K$ = {result['k']}")
+    left.set_ylabel("candidates $N$")
     bar = fig.colorbar(mesh, ax=middle, label="mean cosine, untrained networks")
     bar.outline.set_visible(False)
     for name, rows in result["training"].items():
@@ -33,11 +37,12 @@ def draw(result: dict[str, Any]) -> Figure:
     right.set_xticks(ticks, [str(t) for t in ticks])
     right.minorticks_off()
     right.set_xlim(-1.5, 500)
-    right.set_xlabel("training step")
+    right.set_xlabel("training step (log above 10)")
     right.set_ylabel("cosine at fresh prompts")
-    right.set_title(f"N = {result['n_candidates']}, K = {result['k']}")
+    right.set_title(f"$N$ = {result['n_candidates']}, $K$ = {result['k']}")
     right.set_ylim(-0.85, 1.0)
     right.legend(loc="lower right")
+    style.letters((left, middle, right))
     return fig
 
 
@@ -48,11 +53,10 @@ def _map(ax: Axes, rows: list[dict[str, Any]], across: str, label: str) -> Any:
     for row in rows:
         values[sizes.index(row["n"]), columns.index(row[across])] = row["estimate"]
     mesh = ax.pcolormesh(values, cmap="RdBu", vmin=-1, vmax=1)
-    for (i, j), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            ink = "white" if abs(value) > 0.7 else "black"
-            text = f"{value:.1f}".replace("-", "−").replace("0.", ".")
-            ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=5, color=ink)
+    for row in rows:
+        if abs(row["estimate"]) < style.Z95 * row["standard_error"]:
+            corner = (columns.index(row[across]), sizes.index(row["n"]))
+            ax.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="////", linewidth=0, edgecolor=style.GREY))
     _boundary(ax, values)
     ax.set_xticks(
         np.arange(len(columns)) + 0.5, [f"{c:g}" for c in columns], rotation=90 if len(columns) > 6 else 0

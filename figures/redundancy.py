@@ -1,4 +1,7 @@
-"""Claim 5: the gain of MRT against redundancy, exact, simulated and trained, and where several responses pay."""
+"""The gain of several responses shrinks with redundancy. MRT gain: the share of the K = 1 variance that K without
+bound removes. a: simulated corpora with 95 % intervals, narrower than most markers, on exact lines. b: share of the
+excess NLL of trained networks. c: exact gain, and which of K = 1 and K = 2 has the smaller simulated variance at
+equal cost."""
 
 from __future__ import annotations
 
@@ -11,23 +14,17 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from figures import style
 
 _SETTLED = 3.3  # as in the experiment
-_ABOVE: dict[str, Any] = {
-    "loc": "lower center",
-    "bbox_to_anchor": (0.5, 1.0),
-    "ncols": 3,
-    "columnspacing": 0.8,
-    "handletextpad": 0.4,
-}
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """Figure of `experiments.redundancy`; bars are 95 % intervals."""
-    fig, (left, middle, right) = style.figure(
-        1, 3, width=style.PAGE, height=2.7, gridspec_kw={"width_ratios": [1.0, 0.8, 1.2]}
+    """Figure of `experiments.redundancy`."""
+    fig, axes = style.figure(
+        1, 3, width=style.PAGE, height=3.0, gridspec_kw={"width_ratios": [1.0, 0.9, 1.2]}
     )
-    _gain(left, result)
-    _learner(middle, result["learner"])
-    _map(fig, right, result)
+    _gain(axes[0], result)
+    _learner(axes[1], result["learner"])
+    _map(fig, axes[2], result)
+    style.letters(axes)
     return fig
 
 
@@ -35,50 +32,33 @@ def _gain(ax: Any, result: dict[str, Any]) -> None:
     sizes = np.array(result["group_sizes"], float)
     r = np.geomspace(sizes[0], sizes[-1], 200)
     similarities = sorted({s["similarity"] for s in result["settings"]})
-    for number, similarity in enumerate(similarities):
+    for look, similarity in zip(style.ordered(len(similarities)), similarities, strict=True):
         rows = [s for s in result["settings"] if s["similarity"] == similarity and s["mode_scale"] == 1.0]
-        look = style.SERIES[number]
         group, prompt, response = (
             rows[0]["components"][c]["estimate"] for c in ("group", "prompt", "response")
         )
         ax.plot(
             r, response / (r * group + prompt + response), color=look["color"], linestyle=look["linestyle"]
         )
-        shift = 1.04 ** (number - (len(similarities) - 1) / 2)
         value = np.array([row["gain"]["estimate"] for row in rows])
         half = style.Z95 * np.array([row["gain"]["standard_error"] for row in rows])
+        label = f"similarity {similarity:g}"
         style.interval(
-            ax,
-            sizes * shift,
-            value,
-            value - half,
-            value + half,
-            **look | {"label": f"similarity {similarity:g}", "linestyle": "none"},
-        )
-    for number, similarity in enumerate(similarities):
-        pilot = next(p["first"]["gain"] for p in result["pilots"] if p["similarity"] == similarity)
-        style.interval(
-            ax,
-            [result["pilot_group_size"] * 1.35 * 1.07 ** (number - 1)],
-            *([pilot[name]] for name in ("estimate", "low", "high")),
-            color=style.SERIES[number]["color"],
-            marker="D",
-            markerfacecolor="white",
-            linestyle="none",
-            label=f"one pilot, $r$ = {result['pilot_group_size']}" if number == 0 else "_",
+            ax, sizes, value, value - half, value + half, **look | {"label": label, "linestyle": "none"}
         )
     style.powers_of_two(ax, sizes)
     ax.set_ylim(0, 1.02)
     ax.set_xlabel("prompts in a group $r$")
     ax.set_ylabel("MRT gain")
+    ax.set_title("simulated corpora")
     ax.legend(loc="lower left")
 
 
 def _learner(ax: Any, learner: dict[str, Any]) -> None:
     sizes = np.array([row["group_size"] for row in learner["rows"]], float)
     for recipe, label, look, shift in (
-        ("last", "400 steps", style.SERIES[4], 0.96),
-        ("best", "best step", style.SERIES[3], 1.04),
+        ("last", "400 steps", style.SERIES[0], 1 / 1.03),
+        ("best", "best step", style.SERIES[1], 1.03),
     ):
         value = np.array([row[recipe]["estimate"] for row in learner["rows"]])
         half = style.Z95 * np.array([row[recipe]["standard_error"] for row in learner["rows"]])
@@ -86,8 +66,9 @@ def _learner(ax: Any, learner: dict[str, Any]) -> None:
     style.powers_of_two(ax, sizes)
     ax.set_ylim(-0.04, 1.02)
     ax.set_xlabel("exact duplicates in a group $r$")
-    ax.set_ylabel(f"share removed by $K$ = {learner['responses']}")
-    ax.legend(title="excess NLL, trained", **_ABOVE)
+    ax.set_ylabel(f"share of excess NLL that $K$ = {learner['responses']} removes")
+    ax.set_title("trained networks")
+    ax.legend(loc="upper right")
 
 
 def _map(fig: Figure, ax: Any, result: dict[str, Any]) -> None:
@@ -133,4 +114,6 @@ def _map(fig: Figure, ax: Any, result: dict[str, Any]) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("exact duplicates in a group $r$")
     ax.set_ylabel(r"response diversity $V_{y|x}/V_x$")
-    ax.legend(title="simulated, at equal cost", **_ABOVE | {"handletextpad": 0.0})
+    ax.set_title("at equal cost")
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.24), "ncols": 3}
+    ax.legend(**place, columnspacing=0.6, handletextpad=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from mrtsim.estimates import normal_quantile
 
@@ -19,8 +22,8 @@ PAGE = 7.0  # inches, both columns
 # Okabe and Ito (2008).
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000",
-    "#E69F00",
-    "#56B4E9",
+    "#C07C00",  # darker than theirs, so that thin lines are seen, as is the next
+    "#2E8BC9",
     "#009E73",
     "#F0E442",
     "#0072B2",
@@ -30,38 +33,79 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
 GREY = "#7F7F7F"
 Z95 = normal_quantile()  # half the width of a 95 % interval, in standard errors
 
-# A strategy looks the same in every figure: ax.plot(x, y, **STRATEGIES["rkon"]).
+_POINT: dict[str, Any] = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5}
+
+# Colour means strategy. A strategy looks the same in every figure, in this order: ax.plot(x, y, **STRATEGIES["rkon"]).
 STRATEGIES: dict[str, dict[str, Any]] = {
-    "rkon": {"color": BLUE, "marker": "o", "linestyle": "-", "label": "RKoN"},
-    "bkon": {"color": RED, "marker": "s", "linestyle": "--", "label": "BKoN"},
-    "dkon": {"color": GREEN, "marker": "^", "linestyle": "-.", "label": "DKoN"},
-    "dbkon": {"color": PURPLE, "marker": "D", "linestyle": ":", "label": "DBKoN"},
+    "rkon": {"color": BLUE, "marker": "o", "linestyle": "-", "label": "RKoN"} | _POINT,
+    "bkon": {"color": RED, "marker": "s", "linestyle": "--", "label": "BKoN"} | _POINT,
     "filtered-max-min": {
         "color": ORANGE,
         "marker": "v",
         "linestyle": (0, (5, 1, 1, 1, 1, 1)),
         "label": "filtered max-min",
-    },
-    "mode-seeking": {"color": SKY, "marker": "P", "linestyle": (0, (3, 1)), "label": "mode-seeking"},
+    }
+    | _POINT,
+    "dkon": {"color": GREEN, "marker": "^", "linestyle": "-.", "label": "DKoN"} | _POINT,
+    "dbkon": {"color": PURPLE, "marker": "D", "linestyle": ":", "label": "DBKoN"} | _POINT,
+    "mode-seeking": {"color": SKY, "marker": "P", "linestyle": (0, (3, 1)), "label": "mode-seeking"} | _POINT,
 }
 EXACT: dict[str, Any] = {"color": BLACK, "linestyle": "-", "linewidth": 1.0, "label": "exact"}
 FLOOR: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.0}
 REPORTED: dict[str, Any] = {
-    "color": GREY,
+    "color": "#4D4D4D",
     "marker": "x",
     "markersize": 5,
+    "markeredgewidth": 1.1,
     "linestyle": "none",
     "label": "reported",
 }
-# For series that are not strategies: cycle through these.
+# For series that are neither strategies nor ordered: greys, told apart by marker and line.
 SERIES: list[dict[str, Any]] = [
-    {"color": BLUE, "marker": "o", "linestyle": "-"},
-    {"color": RED, "marker": "s", "linestyle": "--"},
-    {"color": GREEN, "marker": "^", "linestyle": "-."},
-    {"color": PURPLE, "marker": "D", "linestyle": ":"},
-    {"color": ORANGE, "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
-    {"color": SKY, "marker": "P", "linestyle": (0, (3, 1))},
+    {"color": BLACK, "marker": "o", "linestyle": "-"} | _POINT,
+    {"color": "#7A7A7A", "marker": "s", "linestyle": "--"} | _POINT,
+    {"color": "#3D3D3D", "marker": "^", "linestyle": "-."} | _POINT,
+    {"color": "#9A9A9A", "marker": "D", "linestyle": ":"} | _POINT,
+    {"color": "#5C5C5C", "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))} | _POINT,
+    {"color": "#B0B0B0", "marker": "P", "linestyle": (0, (3, 1))} | _POINT,
 ]
+_HALO = [withStroke(linewidth=2.0, foreground="white")]
+
+
+def ordered(n: int) -> list[dict[str, Any]]:
+    """Looks of n ordered series (K, N, similarity): a sequential map from dark to light, and markers."""
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.8, n))
+    return [
+        {"color": to_hex(colour), "marker": SERIES[i % len(SERIES)]["marker"], "linestyle": "-"} | _POINT
+        for i, colour in enumerate(colours)
+    ]
+
+
+def by_order(names: Iterable[str]) -> list[str]:
+    """Strategies in the one order of all legends."""
+    return sorted(names, key=list(STRATEGIES).index)
+
+
+def dodge(place: int, n: int) -> float:
+    """Factor on a logarithmic axis that sets neighbour number `place` of n apart, by at most 3 % each way."""
+    return 1.03 ** (2 * place / (n - 1) - 1) if n > 1 else 1.0
+
+
+def letters(axes: Iterable[Axes]) -> None:
+    """Letters of the panels, before their titles, which move to the left."""
+    for letter, ax in zip("abcdefgh", axes, strict=False):
+        title = ax.get_title()
+        ax.set_title("")
+        ax.set_title(rf"$\bf{{{letter}}}$  {title}", loc="left")
+
+
+def note(
+    ax: Axes, text: str, at: tuple[float, float], offset: tuple[float, float] = (0, 0), **options: Any
+) -> None:
+    """Text in a plot, with a white halo; `offset` is in points."""
+    options = {"fontsize": 6.5, "path_effects": _HALO, "zorder": 6} | options
+    ax.annotate(text, at, offset, textcoords="offset points", **options)
+
 
 _RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with Matplotlib: the same bytes everywhere
@@ -81,7 +125,7 @@ _RC: dict[Any, Any] = {
     "grid.linewidth": 0.5,
     "axes.axisbelow": True,
     "lines.linewidth": 1.2,
-    "lines.markersize": 3.5,
+    "lines.markersize": 4.5,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "image.cmap": "cividis",

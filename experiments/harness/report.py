@@ -73,7 +73,7 @@ def render(preset: str, results: dict[str, Found], reference: dict[str, Found] |
     Raises:
         InputError: if the committed results settle a claim in a way that no answer is written for.
     """
-    figures = {name: caption(name) for name in results if has_figure(name)}
+    figures = {name: caption(found) for name, found in results.items() if has_figure(name)}
     return page.render(preset, results, figures, reference)
 
 
@@ -101,7 +101,7 @@ def draw_all(results: dict[str, Found], folder: Path) -> dict[str, str]:
     """Draw every figure there is code for, as PNG and PDF; returns experiment -> caption."""
     from figures import style
 
-    drawn = {name: caption(name) for name in results if has_figure(name)}
+    drawn = {name: caption(found) for name, found in results.items() if has_figure(name)}
     for name in drawn:
         style.save(
             importlib.import_module(f"figures.{name}").draw(results[name].stored["result"]), folder / name
@@ -114,6 +114,8 @@ def has_figure(name: str) -> bool:
     return importlib.util.find_spec(f"figures.{name}") is not None
 
 
-def caption(name: str) -> str:
-    """The docstring of the code that draws an experiment."""
-    return " ".join((importlib.import_module(f"figures.{name}").__doc__ or name).split())
+def caption(found: Found) -> str:
+    """The docstring of the code that draws an experiment, and how many replicates it rests on."""
+    text = " ".join((importlib.import_module(f"figures.{found.name}").__doc__ or found.name).split())
+    replicates = found.stored["config"].get("replicates")
+    return text if replicates is None else f"{text} {replicates:,} replicates."

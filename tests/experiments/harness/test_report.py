@@ -209,7 +209,7 @@ def committed() -> dict[str, report.Found]:
 
 def test_the_committed_pages_are_what_the_committed_results_give(committed):
     texts = report.render("precise", committed, None)
-    captions = {name: report.caption(name) for name in committed if report.has_figure(name)}
+    captions = {name: report.caption(found) for name, found in committed.items() if report.has_figure(name)}
     texts["figures/README.md"] = page.gallery("precise", captions)
     for name, text in texts.items():
         assert (report.ROOT / name).read_text(encoding="utf-8") == text, (
