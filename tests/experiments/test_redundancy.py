@@ -137,7 +137,7 @@ def test_figure_shows_gains_and_map(result):
     fig = figure.draw(result)
     gain, learner, map_ = fig.axes[:3]
     labels = [text.get_text() for text in gain.get_legend().get_texts()]
-    assert labels == ["similarity 0.6", "similarity 1", "one pilot, $r$ = 4"]
+    assert labels == ["similarity 0.6", "similarity 1"]
     assert len(learner.get_legend().get_texts()) == 2
     shown = sum(len(line.get_xdata()) for line in map_.lines if line.get_marker() != "None")
     assert shown == 6  # every simulated cell of the map

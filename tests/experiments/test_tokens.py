@@ -9,7 +9,7 @@ from scipy import integrate, special, stats
 
 from experiments import tokens
 from experiments.harness.statements import Outcome
-from experiments.harness.store import InMemory
+from experiments.harness.store import InMemory, to_json
 from experiments.shared.token_modes import BOS, EOS, SEP, TokenModes
 from experiments.shared.training import Recipe
 from figures import tokens as figure
@@ -29,7 +29,7 @@ SMALL = tokens.Config(
 
 @pytest.fixture(scope="module")
 def result():
-    return tokens.run(SMALL, jax.random.key(0), InMemory())
+    return to_json(tokens.run(SMALL, jax.random.key(0), InMemory()))
 
 
 def test_vocabulary_and_layout_are_the_papers():
