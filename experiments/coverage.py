@@ -549,12 +549,10 @@ def page(result: dict[str, Any]) -> str:
         for word in ("short", "too short"):
             shares = (100 * f[f"{word}, warned, {which}, {n}"] for which in ("mean", "least"))
             warnings[-1].append(f"{int(f[f'{word}, intervals, {n}'])}: " + "{:.0f} ({:.0f})".format(*shares))
-    every = []
+    every, methods = [], list(result["cells"][0]["intervals"])
     for losses in dict.fromkeys(cell["losses"] for cell in result["cells"]):
         cells_ = chosen(result, losses=losses, clusters=ENOUGH, **BALANCED)
-        every.append(
-            [losses, *(_range([coverage(c, "ratio", m) for c in cells_]) for m in interval_methods())]
-        )
+        every.append([losses, *(_range([coverage(c, "ratio", m) for c in cells_]) for m in methods)])
     header = ["losses", "K*", "warned", "V_x", "warned", NAMES["response"], "warned"]
     columns = ["prompts or groups", "false alarms", "below 92 %", "below 85 %"]
 
@@ -586,7 +584,7 @@ def page(result: dict[str, Any]) -> str:
         groups_normal_before=percent(f"unequal groups, least, {BASELINE}"),
         six=families(clusters=6, **BALANCED),
         warnings=_table(warnings, columns),
-        methods=_table(every, ["losses", *interval_methods()]),
+        methods=_table(every, ["losses", *methods]),
     )
 
 

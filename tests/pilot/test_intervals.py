@@ -55,6 +55,66 @@ def fixed_weight_squares(sums, weights):
     return s, h, sums.within.sum() / (n - 1).sum()
 
 
+def kurtosis_excess(x):
+    return ((x - x.mean()) ** 4).mean() / ((x - x.mean()) ** 2).mean() ** 2 - 1
+
+
+def limits_by_definition(sums, confidence):
+    """Limits of the ratio, V_x and V_{y|x} without groups, equal K_i: prompt by prompt, in the words of the method."""
+    p, k = sums.n_prompts, sums.counts[0]
+    everything = np.ones(p)
+    s, h, m = fixed_weight_squares(sums, everything)
+    logs = []
+    for i in range(p):
+        rest = fixed_weight_squares(leave_out(sums, i), np.ones(p - 1))
+        logs.append([math.log(rest[0]), math.log(rest[2]), math.log(rest[0] / rest[1] / rest[2])])
+    j = (p - 1) / p * p * np.cov(np.array(logs).T, bias=True)
+    q = stats.t.ppf((1 + confidence) / 2, p - 1)
+    z = (sums.means - sums.means.mean()) / math.sqrt(max(s - h * m, 0) + m / k)
+    moments = [(z**r).mean() for r in (2, 3, 4)]
+    tail = float(unseen_tail(moments[1] / moments[0] ** 1.5, moments[2] / moments[0] ** 2, p))
+    e = []
+    for x, kappa, own, least in (
+        (z**2, 15.0, j[0, 0], tail),
+        ((sums.within - (k - 1) * m) / math.sqrt(k - 1), 3 + 12 / (k - 1), j[1, 1], 0.0),
+    ):
+        usual = (kappa - 1) * p / (p + 2 * kappa - 5)
+        quantiles = stats.t.ppf((1 + confidence) / 2, 2 * (p - 1) / np.array([kurtosis_excess(x), usual]))
+        f = min(max(quantiles[0] / quantiles[1], 1.0), 1.5)
+        e.append(min(max(least, (f**2 - 1) * own), max((2.5 / q) ** 2 - own, least)))
+    s_ends = s * math.exp(-q * math.sqrt(j[0, 0] + tail)), s * math.exp(q * math.sqrt(j[0, 0] + e[0]))
+    m_ends = m * math.exp(-q * math.sqrt(j[1, 1])), m * math.exp(q * math.sqrt(j[1, 1] + e[1]))
+    f = s / (h * m)
+    f_ends = f * math.exp(-q * math.sqrt(j[2, 2] + tail + e[1])), f * math.exp(q * math.sqrt(j[2, 2] + e[0]))
+    ratio = [1 / (h * (end - 1)) if end > 1 else math.inf for end in f_ends[::-1]]
+    r = max(0.0, -j[0, 1] / math.sqrt((j[0, 0] + tail) * j[1, 1]))
+    down = s - s_ends[0], h * (m_ends[1] - m)
+    up = s_ends[1] - s, h * (m - m_ends[0])
+    prompt = [
+        s - h * m - math.sqrt(down[0] ** 2 + down[1] ** 2 + 2 * r * down[0] * down[1]),
+        s - h * m + math.sqrt(up[0] ** 2 + up[1] ** 2 + 2 * r * up[0] * up[1]),
+    ]
+    return {"ratio": ratio, "prompt": prompt, "response": list(m_ends)}, e, r
+
+
+def test_limits_by_definition():
+    """Normal, skewed and 0/1 losses; together they need every part: both inflations, the tail, the correlation."""
+    rng, needed = np.random.default_rng(7), np.zeros(3)
+    for losses in (
+        rng.standard_normal((25, 1)) + rng.standard_normal((25, 4)),
+        2 * rng.standard_normal((40, 1)) + np.exp(1.3 * rng.standard_normal((40, 3))),
+        np.exp(rng.standard_normal((30, 1))) + 0.4 * rng.standard_normal((30, 6)),
+        (rng.random((60, 2)) < rng.beta(2, 2, (60, 1))).astype(float),
+    ):
+        sums = PromptSums.of(losses)
+        expected, inflations, r = limits_by_definition(sums, 0.9)
+        found = interval_methods()["weighted"](sums, 0.9, 1.0)
+        for name, ends in expected.items():
+            assert [float(end) for end in getattr(found, name)] == pytest.approx(ends, rel=1e-9), name
+        needed += [inflations[0] > 0, inflations[1] > 0, r > 0]
+    assert needed.min() >= 1
+
+
 def test_mean_squares_without_a_cluster():
     """What the closed forms give for "all but one prompt" is what the data without it give at the same weights."""
     rng = np.random.default_rng(4)
