@@ -1,4 +1,4 @@
-"""Inside one update: given a batch, how many prompts and how many responses to each?
+"""Inside one update: the best split of a batch into prompts and responses, beside the gradient's K*.
 
 A network learns online, from fresh prompts and fresh responses at every step, so that nothing but the noise of the
 gradient tells the splits of a batch apart. The gradient's V_x and V_{y|x} (traces of covariance matrices) are computed

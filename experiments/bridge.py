@@ -1,4 +1,4 @@
-"""E6: are gradients of similar responses similar, and does diversity raise K_eff?
+"""E6: similarity of responses beside that of their gradients, and the K_eff that diversity makes.
 
 Pairs within a pool: response similarity 1 - |y_i - y_j| / (largest distance in the pool) against the cosine of the two
 responses' gradients, for untrained MDNs. Then, by strategy and K, the paper's similarity score

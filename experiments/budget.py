@@ -1,4 +1,4 @@
-"""E2: under a budget of 400, is the number of responses that trains best the K* of the variance law?
+"""E2: the number of responses that trains best under a budget of 400, beside the K* of the variance law.
 
 A mixture density network is trained at every K with N_p = floor(B / (C_p + K C_r)) prompts, in two recipes from one
 trajectory: after the last step, as published, and at its best validation step. K* comes from the exact components of

@@ -1,4 +1,4 @@
-"""Does more data cure a strategy's bias? The error of the mean loss against N_p, K and N, exact and measured.
+"""The error of the mean loss against N_p, K and N, exact and measured: more data does not remove a strategy's bias.
 
 Untrained MDN, fresh prompts in every training set. The bias of BKoN is an integral over prompts and its kept density,
 in which N_p does not occur; RKoN has none, and DBKoN is measured beside them. Errors are against the population loss.

@@ -1,4 +1,4 @@
-"""E4: which strategy's kept responses train the best p(y|x)? NLL of fresh responses to the training prompts.
+"""E4: NLL of fresh responses to the training prompts, by the strategy that kept the responses trained on.
 
 The prompts are those trained on, so that what is judged is the conditional distribution that was learnt there, not
 generalisation to new prompts; the validation responses of the second recipe belong to the same prompts. The exact NLL

@@ -1,4 +1,4 @@
-"""E3: with one response per prompt, how much does a trained model depend on which responses were drawn?
+"""E3: the spread of trained models over runs, and the share of it that the draw of the responses makes.
 
 Runs train on N_p prompts and K random responses of a pool, and are judged on one shared test set and by quadrature at
 shared prompts, so that their spread is theirs alone. Each run is a pair (or more) of trainings that share prompts and

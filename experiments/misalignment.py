@@ -1,4 +1,4 @@
-"""Where does BKoN's gradient point away from the true one? A map over N, K and the reward, and along training.
+"""The angle between BKoN's gradient and the true one: a map over N, K and the reward, and along training.
 
 The cosine of BKoN's expected batch gradient with the true one, exact, for untrained MDNs. The reward goes from the
 paper's -(y - f)^2, which prefers the middle mode, to the log-density: r = (1 - a) (-(y - f)^2) / s_1 + a log p / s_2,

@@ -1,4 +1,4 @@
-"""What does each strategy keep of real responses? 96 prompts x 12 responses of a small language model.
+"""What each strategy keeps of real responses: 96 prompts x 12 responses of a small language model.
 
 The pool in `examples/` is given, so everything that chance enters is computed exactly: RKoN's mean is the pool mean and
 its variance the finite-population formula; the other strategies are deterministic. Prompts of a topic say nearly the

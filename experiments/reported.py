@@ -1,4 +1,4 @@
-"""What do the published language-model numbers support? Losses in K, the other metrics, selectors, and the law.
+"""The published language-model numbers, judged: losses in K, the other metrics, selectors, and the law.
 
 The tables published with the paper are fitted and judged. Each of their cells is one training run, so run-to-run noise
 is not known; intervals come from the scatter over models or over K and say how consistent the numbers are, not how a
@@ -333,18 +333,19 @@ def _in_k(result: dict[str, Any]) -> list[Prediction]:
             )
         )
     for metric in METRICS:
-        if metric != "words":
-            found.append(
-                Prediction(
-                    f"reported.metric.{metric.replace(' ', '-')}.full",
-                    11,
-                    f"RKoN's {metric} of 16 generations per doubling of K, suite full",
-                    read(result["metrics"]["gold_full"]["rkon"][metric]["slope"]),
-                    above(0.0),
-                    Role.LIMIT,
-                    note="t interval over five K; one training run per K",
+        for name, short in SUITES_OF_ONE_BASE.items():
+            if metric != "words":
+                found.append(
+                    Prediction(
+                        f"reported.metric.{metric.replace(' ', '-')}.{short}",
+                        11,
+                        f"RKoN's {metric} of 16 generations per doubling of K, suite {short}",
+                        read(result["metrics"][name]["rkon"][metric]["slope"]),
+                        above(0.0),
+                        Role.LIMIT,
+                        note="t interval over five K; one training run per K",
+                    )
                 )
-            )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Does training follow the variance law over the whole plane of prompts and responses, and where not?
+"""Training over the whole plane of prompts and responses, beside the variance law.
 
 Networks train on every N_p x K. The law says that what matters is (V_x + V_{y|x}/K)/N_p, so along a line of equal cost
 the best K is one K*, whatever the budget. From the trained networks come: the best K on each line of equal cost, by

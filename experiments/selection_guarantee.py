@@ -1,4 +1,4 @@
-"""Claim 9: how near is greedy selection to the best subset, and what does the GRADES objective trade for variance?
+"""Claim 9: greedy selection beside the best subset, and the bias that the GRADES objective trades for variance.
 
 First the guarantee: pools small enough to try every subset, of three kinds (independent Gaussian embeddings, clustered
 ones, and the toy distribution with the similarity of E6), with the objectives of DKoN (quality 1) and DBKoN

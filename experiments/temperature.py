@@ -96,7 +96,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
 
 
 def predictions(result: dict[str, Any]) -> list[Prediction]:
-    """Claim 9: is the trade of bias for variance better than softening the reward?"""
+    """Claim 9: the trade of bias for variance against softening the reward."""
     found = []
     for quantity in ("loss", "gradient"):
         soft = min(result["frontier"], key=lambda row: row[quantity]["emse"]["estimate"])

@@ -1,4 +1,4 @@
-"""How fast is this machine right now? A 2048 x 2048 float32 product, by which every timing is scaled."""
+"""The calibration kernel: a 2048 x 2048 float32 product, by which every timing is scaled."""
 
 from __future__ import annotations
 

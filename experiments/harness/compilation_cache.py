@@ -1,4 +1,4 @@
-"""Where do compiled programs wait for the next run? JAX's persistent compilation cache, in the user's cache folder.
+"""Compiled programs kept for the next run: JAX's persistent compilation cache, in the user's cache folder.
 
 Nothing here happens on import: a program asks for it with `enable_compilation_cache()`, as `python -m experiments`
 does. The folder can be deleted at any time. The environment variable MRTSIM_CACHE names another folder, or switches the

@@ -1,4 +1,4 @@
-"""How does a held-out loss fall with K? Curves fitted to few points, and what so few points cannot tell.
+"""Curves of a held-out loss in K, fitted to few points, and what so few points cannot tell.
 
 One family holds the three candidates of the paper: loss(K) = level + drop * (K^-c - 1) / c, with its limit
 level - drop * log K at c = 0 and the variance law's shape a + b / K at c = 1. Given c it is linear in the other two,

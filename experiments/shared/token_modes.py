@@ -1,4 +1,4 @@
-"""What is p(y|x) in E7? Prompts of tokens, each with a few possible responses, one a mode."""
+"""The conditional distribution of E7: prompts of tokens, each with a few possible responses, one per mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a learner trained? One run: full-batch or minibatch steps in a scan, pure, and small enough to vmap.
+"""Training of one learner: full-batch or minibatch steps in a scan, pure, and small enough to vmap.
 
 A batch of independent runs (replicates, seeds, strategies, budgets) is `jax.vmap` of a function that calls `fit`; on
 many cores or devices, `mrtsim.montecarlo.replicate` of it. A single run's loss after hundreds of steps is not
@@ -78,7 +78,7 @@ def fit(
 ) -> Fit:
     """Train one model: `recipe.steps` steps on `objective(model, batch)`.
 
-    `batches` is a pytree whose arrays have a leading axis of `recipe.steps`, one slice a step: minibatch indices,
+    `batches` is a pytree whose arrays have a leading axis of `recipe.steps`, one slice per step: minibatch indices,
     dropout keys. Full-batch objectives close over their data and ignore the batch, which is then None. `validate`
     maps a model to its validation loss; `record` to anything worth keeping of it. Both see the model after every
     `recipe.validate_every` steps.
