@@ -17,6 +17,10 @@ from mrtsim.plan.allocate import Cost, allocate, regret_curve
 from mrtsim.variance import VarianceComponents
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from mrtsim.estimates import Estimate
+    from mrtsim.plan.allocate import Plan
     from mrtsim.plan.power import Rule, Sampling
 
 BLACK, BLUE, RED, GREEN = (
@@ -26,6 +30,7 @@ BLACK, BLUE, RED, GREEN = (
     "#009E73",
 )  # Okabe and Ito: safe for colour-blind readers
 LONGEST = 10**15  # of the K axis
+SHAPE: dict[str, Any] = {"figsize": (6.4, 3.2), "layout": "constrained"}
 
 
 def plot_allocation(
@@ -34,6 +39,7 @@ def plot_allocation(
     *,
     k_star_interval: tuple[float, float] | None = None,
     confidence: float = 0.95,
+    figure: Figure | None = None,
     **constraints: Any,
 ) -> Figure:
     """Variance against K at the given budget, or cost against K at the given target, over whole-number plans.
@@ -45,6 +51,7 @@ def plot_allocation(
         cost: as in `allocate`.
         k_star_interval: the ends of an interval of K*; the upper one may be infinite (drawn as an arrow).
         confidence: of that interval, for the legend.
+        figure: an empty one to draw in.
         **constraints: the keywords of `allocate`, but for a fixed K.
 
     Raises:
@@ -61,7 +68,7 @@ def plot_allocation(
     shown = np.isfinite(value)
     k, value = curve.responses_per_prompt[shown], value[shown]
 
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    figure = figure or Figure(**SHAPE)
     axes = figure.subplots()
     run = f"K = {_whole(low)}" if low == high else f"K = {_whole(low)} to {_whole(high)}"
     axes.axvspan(low / 1.06, high * 1.06, color=GREEN, alpha=0.2, linewidth=0, label=f"within 5 %: {run}")
@@ -103,6 +110,54 @@ def plot_allocation(
     figure.legend(loc="outside right center", fontsize="small", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def plot_plan(plan: Plan) -> Axes:
+    """What `Plan.plot` draws, in a new figure of pyplot."""
+    import matplotlib.pyplot as plt
+
+    from mrtsim.plan.power import sampling_of
+
+    case = plan._case
+    if case is None:
+        raise InputError("only a plan of allocate or allocate_for_power knows what to draw")
+    figure = plt.figure(**SHAPE)
+    if case.effect is not None and case.rule is not None:
+        options = {name: case.goal[name] for name in ("population", "redundancy")}
+        sampling = sampling_of(case.components, case.correlation, **options)
+        chosen = plan.n_prompts, plan.responses_per_prompt
+        plot_power(sampling, case.effect, case.rule, chosen, figure=figure)
+    else:
+        plot_allocation(case.components, case.cost, figure=figure, **case.goal)  # pyright: ignore[reportArgumentType]
+    return figure.axes[0]
+
+
+def plot_estimates(rows: Sequence[tuple[str, Estimate | None]], unit: str) -> Axes:
+    """Estimates with their intervals, one row each from the top, in a new figure of pyplot.
+
+    Args:
+        rows: names and estimates; what is not known (None, NaN) has no mark, an end that is infinite an arrow.
+        unit: label of the axis.
+    """
+    import matplotlib.pyplot as plt
+
+    known = [(name, e) for name, e in rows if e is not None and math.isfinite(e.value)]
+    figure = plt.figure(figsize=(6.4, 0.9 + 0.38 * len(known)), layout="constrained")
+    axes = figure.subplots()
+    ends = [x for _, e in known for x in (e.value, e.low, e.high) if math.isfinite(x)]
+    far = max(ends) + 0.15 * (max(ends) - min(min(ends), 0) or 1)
+    for row, (_, e) in enumerate(known):
+        low, high = (e.value if math.isnan(end) else end for end in (e.low, e.high))
+        axes.plot([low, min(high, far)], [row, row], color=BLACK, linewidth=1.5)
+        axes.plot(e.value, row, "o", color=BLACK, markersize=5)
+        if high == math.inf:
+            axes.plot(far, row, ">", color=BLACK, markersize=6)
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(known)), [name for name, _ in known])
+    axes.set_ylim(len(known) - 0.5, -0.5)
+    axes.set_xlabel(unit)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
 
 
 def plot_rollouts(groups: Sequence[Mapping[str, Any]], best: Mapping[str, Any] | None) -> Figure:
@@ -218,6 +273,7 @@ def plot_power(
     plan: tuple[int, int] | None = None,
     *,
     most_curves: int = 5,
+    figure: Figure | None = None,
 ) -> Figure:
     """Power to show a difference against the number of prompts, one curve per number of responses K.
 
@@ -227,6 +283,7 @@ def plot_power(
         rule: confidence, power and sides of the test; its power is the horizontal line.
         plan: (N_p, K) of a plan, to be marked.
         most_curves: how many K are drawn: 1, 2, 4, ... and that of the plan.
+        figure: an empty one to draw in.
     """
     marked = None if plan is None else plan[1]
     ks = sorted({2**i for i in range(most_curves)} | ({marked} if marked else set()))
@@ -235,7 +292,7 @@ def plot_power(
     last = min(1.5 * max(needed, plan[0] if plan else 0), sampling.population or math.inf, 1e12)
     n = np.unique(np.geomspace(2, max(last, 4), 200).round())
 
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    figure = figure or Figure(**SHAPE)
     axes = figure.subplots()
     shades = np.linspace(0.25, 1, len(ks))
     for k, shade in zip(ks, shades, strict=True):

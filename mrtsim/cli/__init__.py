@@ -10,11 +10,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
 from mrtsim import __version__
+from mrtsim.display import number as number
+from mrtsim.display import plain
+from mrtsim.display import table as table
 from mrtsim.errors import InputError
 
 COMMANDS = ("plan-pilot", "pilot", "compare", "allocate", "rollouts", "select")  # as a user meets them
@@ -84,50 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def strict_json(value: Any) -> str:
     """`value` as strict JSON on one line: infinite and undefined numbers are null, NumPy values plain."""
-    return json.dumps(_plain(value), allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def number(value: float, digits: int = 4) -> str:
-    """A number as a person reads it: `digits` significant digits, whole numbers in full below 1e15."""
-    if isinstance(value, int):
-        return str(value) if abs(value) < 10**15 else f"{float(value):.{digits}g}"
-    value = float(value)
-    if math.isnan(value):
-        return "undefined"
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    return f"{value:.{digits}g}" if abs(value) < 10**digits or abs(value) >= 1e15 else f"{value:.0f}"
-
-
-def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = (), indent: str = "  ") -> str:
-    """Rows as aligned columns: text to the left, numbers to the right."""
-    cells = [list(header)] if header else []
-    cells += [[number(cell) if isinstance(cell, int | float) else str(cell) for cell in row] for row in rows]
-    columns = range(max(map(len, cells), default=0))
-    numeric = [any(isinstance(row[c], int | float) for row in rows if c < len(row)) for c in columns]
-    widths = [max(len(row[c]) for row in cells if c < len(row)) for c in columns]
-    return "\n".join(
-        (
-            indent
-            + "  ".join(
-                cell.rjust(width) if right else cell.ljust(width)
-                for cell, width, right in zip(row, widths, numeric, strict=False)
-            )
-        ).rstrip()
-        for row in cells
-    )
+    return json.dumps(plain(value), allow_nan=False)
 
 
 def positive(text: str) -> float:

@@ -11,14 +11,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mrtsim.display import Display
 from mrtsim.errors import InputError
 from mrtsim.plan.integer_search import BudgetProblem, Problem, TargetProblem
+from mrtsim.plan.text import Case, plan_rows, plan_text
 from mrtsim.variance import VarianceComponents, check_components
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LEAST, MOST = 1e-50, 1e50  # between these no answer leaves the range of a double
 MOST_COUNT = 10**18
@@ -87,8 +92,8 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A whole-number plan and what there is to know about it.
+class Plan(Display):
+    """A whole-number plan and what there is to know about it; `print` it for the text of `mrtsim allocate`.
 
     Attributes:
         n_prompts: N_p.
@@ -122,6 +127,23 @@ class Plan:
     n_groups: int | None = field(default=None, kw_only=True)
     prompts_per_group: int | None = field(default=None, kw_only=True)
     r_star: float | None = field(default=None, kw_only=True)
+    _case: Case | None = field(default=None, kw_only=True, repr=False, compare=False)
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        return plan_rows(self)
+
+    def __str__(self) -> str:
+        return plan_text(self)
+
+    def plot(self) -> Axes:
+        """Draw variance (with a target: cost) against K, or the power against N_p, in a new figure of pyplot.
+
+        Raises:
+            InputError: a plan that was not made by `allocate` or `allocate_for_power`.
+        """
+        from mrtsim.plotting import plot_plan
+
+        return plot_plan(self)
 
 
 @dataclass(frozen=True)
@@ -212,6 +234,9 @@ def allocate(
         responses_per_prompt,
         group_population,
     )
+    others = {**vars(constraints), "redundancy": redundancy, "max_group_size": max_group_size}
+    others.pop("responses_per_prompt")  # other K are shown beside a fixed one
+    case = Case(components, cost, others)
     if cost.group is not None:
         if redundancy != 1:
             raise InputError(
@@ -219,7 +244,7 @@ def allocate(
             )
         from mrtsim.plan.three_levels import ThreeLevels
 
-        return ThreeLevels.of(components, cost, constraints, max_group_size).plan()
+        return replace(ThreeLevels.of(components, cost, constraints, max_group_size).plan(), _case=case)
     if max_group_size is not None:
         raise InputError("max_group_size needs a cost per group")
     problem = _problem(components, cost, constraints, redundancy)
@@ -243,6 +268,7 @@ def allocate(
         k_range_10pct=problem.run(n, k, Fraction(1, 10)),
         bound_by=tuple(_bound_by(problem, constraints, n, k)),
         gap=gap,
+        _case=case,
     )
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mrtsim.errors import InputError
 from mrtsim.plan.allocate import Cost, Plan, RegretCurve
+from mrtsim.plan.text import Case
 from mrtsim.variance import DifferenceComponents, VarianceComponents
 
 if TYPE_CHECKING:
@@ -163,6 +164,11 @@ class PowerPlan(Plan):
     detectable: float
     large_sample_detectable: float
     curve: RegretCurve = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        record = super().to_dict()
+        del record["curve"]
+        return record
 
 
 @dataclass(frozen=True)
@@ -333,7 +339,17 @@ def allocate_for_power(
         cost.prompt,
         cost.response * (len(sampling.responses) if isinstance(components, VarianceComponents) else 1),
     )
-    return Search(sampling, float(detect), Rule(confidence, power, one_sided), *prices, limits).plan()
+    rule = Rule(confidence, power, one_sided)
+    plan = Search(sampling, float(detect), rule, *prices, limits).plan()
+    case = Case(
+        components,
+        cost,
+        {"redundancy": redundancy, "population": population},
+        float(detect),
+        rule,
+        correlation,
+    )
+    return replace(plan, _case=case)
 
 
 @dataclass(frozen=True)
