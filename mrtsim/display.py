@@ -12,15 +12,17 @@ from typing import Any
 class Display:
     """A result that shows itself: `str()` as on the command line, a table in a notebook, `to_dict()` as JSON."""
 
-    def _rows(self) -> Sequence[Sequence[Any]]:
-        """Names, values and remarks, the first row being the header where it starts with an empty name."""
+    def _rows(self) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+        """A header, which may be empty, and rows of names, values and remarks."""
         raise NotImplementedError
 
     def __str__(self) -> str:
-        return table(self._rows())
+        header, rows = self._rows()
+        return table(rows, header)
 
     def _repr_html_(self) -> str:
-        return html_table(self._rows())
+        header, rows = self._rows()
+        return html_table(rows, header)
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints: plain numbers, with None for what is infinite or undefined."""

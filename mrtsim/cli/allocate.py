@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import Any
 
-from mrtsim.cli import count, non_negative, number, per_prompt, positive, strict_json, table
-from mrtsim.cli.detecting import add_detect, check_detect, detect_plan, detect_plot, power_rows
+from mrtsim.cli import count, non_negative, per_prompt, positive, strict_json
+from mrtsim.cli.detecting import add_detect, check_detect, detect_plan, detect_plot
 from mrtsim.errors import InputError
 
 EXAMPLES = """\
@@ -161,9 +160,9 @@ def run(args: argparse.Namespace) -> int:
         save(plot_allocation(components, cost, **goal), args.plot)
     if args.json:
         costs = {"c_group": cost.group, "c_prompt": cost.prompt, "c_response": cost.response}
-        print(strict_json({**plan_record(plan), **costs}))
+        print(strict_json(plan.to_dict() | costs))
     else:
-        print(plan_text(plan, components, cost, detecting=args, **goal))
+        print(plan)
         print("\n  Components of losses plan an evaluation, components of gradients plan training.")
     return 0
 
@@ -214,92 +213,3 @@ def cost_from(args: argparse.Namespace) -> Any:
         response=args.c_response or 0.0,
     )
     return Cost(tokens_cost.prompt, tokens_cost.response, args.c_group)
-
-
-def plan_record(plan: Any) -> dict[str, Any]:
-    """A plan as JSON shows it."""
-    from dataclasses import asdict
-
-    record = asdict(plan)
-    record.pop("curve", None)  # of a plan for a power
-    return record
-
-
-def plan_text(
-    plan: Any, components: Any, cost: Any, detecting: argparse.Namespace | None = None, **goal: Any
-) -> str:
-    """A plan as a person reads it, with the regret of other K.
-
-    Args:
-        plan: the plan.
-        components: that it rests on.
-        cost: the costs.
-        detecting: the arguments with `--detect` and its company, where the command has them.
-        **goal: the keywords of `regret_curve`.
-    """
-    from mrtsim.plan.allocate import regret_curve
-
-    budget = goal.get("budget")
-    compared = "variance" if budget is not None else "cost"
-    models = 2 if detecting is not None and detecting.correlation is not None else 1
-    group_cost = "" if cost.group is None else f"{number(cost.group)} per group, "
-    rows: list[tuple[str, str, str]] = []
-    if plan.n_groups is not None:
-        rows += [
-            ("groups", number(plan.n_groups), "M"),
-            (
-                "prompts per group",
-                number(plan.prompts_per_group),
-                f"r; best if nothing is whole: {number(plan.r_star)}",
-            ),
-        ]
-    rows += [
-        ("prompts", number(plan.n_prompts), "N_p"),
-        ("responses per prompt", number(plan.responses_per_prompt), "K"),
-        ("responses in all", number(models * plan.n_prompts * plan.responses_per_prompt), ""),
-        ("variance", number(plan.variance), f"standard error {number(math.sqrt(plan.variance))}"),
-        (
-            "cost",
-            number(plan.cost, 6),
-            f"{group_cost}{number(cost.prompt)} per prompt, {number(cost.response)} per response",
-        ),
-        ("K*", number(plan.k_star), "best K if N_p and K need not be whole"),
-    ]
-    detect = None if detecting is None else detecting.detect
-    if detecting is not None and detect is not None:
-        rows += power_rows(plan, detecting)
-    if math.isfinite(plan.efficiency):
-        rows.append(
-            ("efficiency", number(plan.efficiency), "variance of the best K = 1 plan over this plan's")
-        )
-    for share, (low, high) in (("5 %", plan.k_range_5pct), ("10 %", plan.k_range_10pct)):
-        run = number(low) if low == high else f"{number(low)} to {number(high)}"
-        rows.append((f"K within {share}", run, f"of this {compared}"))
-    width = max(len(value) for _, value, _ in rows)
-    limits = ", ".join(name.replace("_", " ") for name in plan.bound_by) or "nothing: no plan is better"
-    lines = [
-        table([*((name, value.rjust(width), remark) for name, value, remark in rows), ("limited by", limits)])
-    ]
-
-    (low5, high5), (low10, high10), best = plan.k_range_5pct, plan.k_range_10pct, plan.responses_per_prompt
-    shown = sorted({1, 2, low10, low5, best - 1, best, best + 1, high5, high10, 2 * high10} - {0})
-    if detect is None:
-        curve = regret_curve(components, cost, [k for k in shown if k <= 10**18], **goal)
-    else:
-        curve = plan.curve
-    other = [
-        (int(k), n, v, c, f"{100 * r:+.1f} %".rjust(9))
-        for k, n, v, c, r in zip(
-            curve.responses_per_prompt, curve.n_prompts, curve.variance, curve.cost, curve.regret, strict=True
-        )
-        if n
-    ]
-    lines += ["", table(other, ("K", "N_p", "variance", "cost", "   regret"))]
-    if cost.prompt == 0:
-        lines += ["", "  A prompt costs nothing by itself, so K = 1 is always best, unless N_p is limited."]
-    if plan.gap:
-        lines += [
-            "",
-            f"  Too large to prove: no plan is better by more than {plan.gap:.1g} of the {compared}.",
-        ]
-    return "\n".join(lines)

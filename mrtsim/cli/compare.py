@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
-import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from mrtsim.cli.reading import add_files, told
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
-    from mrtsim.estimates import Estimate
     from mrtsim.pilot.compare import Comparison
     from mrtsim.plan.allocate import Cost
     from mrtsim.plan.two_models import ComparisonPlan
@@ -409,37 +407,7 @@ def _plot(args: argparse.Namespace, comparison: Comparison, plan: ComparisonPlan
 
 def _record(args: argparse.Namespace, report: _Report) -> dict[str, Any]:
     c = report.comparison
-    components = {
-        "difference": c.prompt,
-        "response_a": c.response_a,
-        "response_b": c.response_b,
-        "response": c.response,
-        "group": c.group,
-    }
-    record = {
-        "models": list(report.models),
-        "difference": c.difference.to_dict(),
-        "mean_a": c.mean_a,
-        "mean_b": c.mean_b,
-        "components": {
-            name: None if value is None else value.to_dict()
-            for name, value in components.items()
-            if value is not None or name not in ("response", "group")
-        },
-        "correlation": c.correlation,
-        "detectable": c.detectable.difference,
-        "detectable_large_sample": c.detectable.large_sample,
-        "degrees_of_freedom": c.detectable.degrees_of_freedom,
-        "confidence": args.confidence,
-        "power": args.power,
-        "n_prompts": c.n_prompts,
-        "n_dropped": c.n_dropped,
-        "n_responses_a": c.n_responses_a,
-        "n_responses_b": c.n_responses_b,
-        "warnings": [*report.notes, *c.warnings],
-    }
-    if c.n_groups is not None:
-        record |= {"n_groups": c.n_groups, "redundancy": c.redundancy}
+    record = {"models": list(report.models)} | c.to_dict() | {"warnings": [*report.notes, *c.warnings]}
     if args.margin is not None:
         advantage = c.advantage(higher_is_better=args.higher_is_better)
         known = math.isfinite(advantage.low)
@@ -456,50 +424,29 @@ def _record(args: argparse.Namespace, report: _Report) -> dict[str, Any]:
 def _plan_record(plan: ComparisonPlan) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from mrtsim.cli.allocate import plan_record
-
     apart = asdict(plan)
     del apart["equal"]
     if plan.equal is not None:
-        return plan_record(plan.equal) | apart
+        return plan.equal.to_dict() | apart
     unknown = ("responses_per_prompt", "k_star", "efficiency", "k_range_5pct", "k_range_10pct")
     return dict.fromkeys(unknown) | apart
 
 
 def _text(args: argparse.Namespace, report: _Report) -> str:
-    c, (a, b) = report.comparison, report.models
+    from mrtsim.pilot.text import comparison_text, warning_lines
+
+    c = report.comparison
     level = f"{100 * args.confidence:g} %"
     word = "score" if args.higher_is_better else "loss"
-    counts = [
-        f"{name}: {n} response{'s' if n > 1 else ''}"
-        for name, n in ((a, c.n_responses_a), (b, c.n_responses_b))
-    ]
-    pairs = " in pairs" if c.response is not None or c.components.response is not None else ""
-    groups = "" if c.n_groups is None else f" in {c.n_groups} groups"
-    lines = [f"{report.files}: A = {counts[0]}, B = {counts[1]}{pairs}, to {c.n_prompts} prompts{groups}"]
-    if c.n_dropped:
-        lines.append(f"{c.n_dropped} prompt{'s' if c.n_dropped > 1 else ''} of one model only left out")
-    lines.append(f"mean {word} of A {number(c.mean_a)}, of B {number(c.mean_b)}")
-    freedom = number(c.detectable.degrees_of_freedom)
-    error = number(c.difference.standard_error)
-    rows = [
-        _row("A - B", c.difference, f"standard error {error} on {freedom} degrees of freedom"),
-        _row("V_D|g" if c.group else "V_D", c.prompt, "between prompts, of the models' difference"),
-        _row("V_g", c.group, "between groups of redundant prompts, of the difference") if c.group else None,
-        _row("W_A", c.response_a, "between A's responses to a prompt"),
-        _row("W_B", c.response_b, "between B's responses to a prompt"),
-        _row("W", c.response, "between a prompt's pairs, of their difference") if pairs else None,
-    ]
-    lines += ["", table([r for r in rows if r], ("", "estimate", f"{level} low", "high", "")), ""]
-    if math.isfinite(c.correlation):
-        lines.append(f"  rho = {number(c.correlation, 3)}: correlation of the models' mean {word} per prompt")
+    lines = [f"{report.files}: {comparison_text(c, report.models, word)}"]
+    if not math.isfinite(c.correlation):
+        lines.append("")
     lines += _verdict(args, c, level, word)
     if report.plan is not None and report.cost is not None:
         lines += ["", "plan", _plan_text(args, report.plan, report.cost)]
         if c.n_groups is not None:
             lines.append(f"  for a corpus with {number(c.redundancy)} prompts per group")
-    for warning in (*report.notes, *c.warnings):
-        lines += ["", textwrap.fill(f"warning: {warning}", 100, subsequent_indent="  ")]
+    lines += warning_lines((*report.notes, *c.warnings))
     return "\n".join(lines)
 
 
@@ -578,13 +525,6 @@ def _plan_text(args: argparse.Namespace, plan: ComparisonPlan, cost: Cost) -> st
     if plan.equal is not None and plan.equal.gap:
         text += f"\n\n  Too large to prove: no plan is better by more than {plan.equal.gap:.1g}."
     return text
-
-
-def _row(name: str, estimate: Estimate | None, meaning: str) -> tuple[Any, ...]:
-    if estimate is None:
-        return name, "unknown", "", "", f"{meaning}: one response per prompt"
-    limits = ["" if math.isnan(x) else number(x) for x in (estimate.low, estimate.high)]
-    return name, number(estimate.value), *limits, meaning
 
 
 def _number(text: str) -> float:

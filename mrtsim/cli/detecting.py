@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from mrtsim.cli import number, positive, probability
+from mrtsim.cli import positive, probability
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,19 +88,6 @@ def detect_plot(
     sampling = sampling_of(components, args.correlation, population, redundancy)
     rule = Rule(args.confidence or 0.95, args.power or 0.8)
     save(plot_power(sampling, args.detect, rule, (plan.n_prompts, plan.responses_per_prompt)), args.plot)
-
-
-def power_rows(plan: Any, args: argparse.Namespace) -> list[tuple[str, str, str]]:
-    """What a plan for `--detect` can show, as rows of its table."""
-    what = "of the mean from a constant"
-    if args.correlation is not None:
-        what = f"between two models with rho = {args.correlation:g}, K responses of each"
-    known = number(plan.large_sample_detectable)
-    remark = f"with power {args.power or 0.8:g}; {known} were the standard error known"
-    return [
-        ("power", number(plan.power), f"to show a difference of {number(args.detect)} {what}"),
-        ("detectable", number(plan.detectable), remark),
-    ]
 
 
 def _correlation(text: str) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mrtsim.cli import count, non_negative, number, pass_at, positive, probability, strict_json, table
+from mrtsim.cli import count, non_negative, number, pass_at, positive, probability, strict_json
 from mrtsim.cli.detecting import add_detect, check_detect, detect_plan, detect_plot
 from mrtsim.cli.pilot_crossed import add_judges, crossed_cost, refuse_judges, run_crossed
 from mrtsim.cli.pilot_growth import (
@@ -26,7 +26,6 @@ from mrtsim.cli.reading import add_files, told
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
-    from mrtsim.estimates import Estimate
     from mrtsim.pilot.estimate import PilotEstimate
     from mrtsim.plan.allocate import Cost, Plan
     from mrtsim.tables.pilots import Pilot
@@ -260,32 +259,15 @@ def _refusal(args: argparse.Namespace, pilot: PilotEstimate, cost: Cost, constra
 
 
 def _record(grown: Grown, cost: Cost | None, planned: Planned | None, notes: Sequence[str]) -> dict[str, Any]:
-    from mrtsim.cli.allocate import plan_record
-
     pilot = grown.pilot
-    components = {"prompt": pilot.prompt.to_dict(), "response": pilot.response.to_dict()}
-    if pilot.group is not None:
-        components["group"] = pilot.group.to_dict()
-    record = {
-        "components": components,
-        "ratio": pilot.ratio.to_dict(),
-        "icc": pilot.icc.to_dict(),
-        "planning": {"prompt": pilot.planning.prompt, "response": pilot.planning.response},
-        "mean_loss": pilot.mean,
-        "standard_error": pilot.standard_error,
-        "n_prompts": pilot.n_prompts,
-        "n_responses": pilot.n_responses,
-        "method": pilot.method,
-        "confidence": pilot.confidence,
-        "warnings": [*notes, *pilot.warnings],
-    }
+    record = pilot.to_dict() | {"warnings": [*notes, *pilot.warnings]}
     if pilot.n_groups is not None:
-        record |= {"n_groups": pilot.n_groups, "redundancy": pilot.redundancy, "growth": growth_record(grown)}
+        record["growth"] = growth_record(grown)
     if cost is not None:
         record["k_star"] = pilot.k_star(cost).to_dict()
         record["k_star_for"] = "evaluation"
         if planned is not None:
-            record["plan"] = plan_record(planned[0])
+            record["plan"] = planned[0].to_dict()
             fixed = planned[3]["n_prompts"] is not None  # K alone is free: other K cost more
             regret = None if fixed else pilot.largest_regret(planned[0].responses_per_prompt, cost)
             record["largest_regret"] = regret
@@ -295,44 +277,24 @@ def _record(grown: Grown, cost: Cost | None, planned: Planned | None, notes: Seq
 def _text(
     args: argparse.Namespace, grown: Grown, cost: Cost | None, planned: Planned | None, notes: Sequence[str]
 ) -> str:
-    from mrtsim.cli.allocate import plan_text
+    from mrtsim.pilot.text import pilot_text, warning_lines
 
     pilot = grown.pilot
     level = f"{100 * pilot.confidence:g} %"
-    per_prompt = number(pilot.n_responses / pilot.n_prompts)
-    groups = "" if pilot.n_groups is None else f" in {pilot.n_groups} groups"
-    lines = [
-        f"{told(args.files)}: {pilot.n_responses} responses to {pilot.n_prompts} prompts{groups}, "
-        f"{per_prompt} per prompt",
-        f"mean {args.loss_column} {number(pilot.mean)}, standard error {number(pilot.standard_error)}",
-        "",
-    ]
-    grouped = pilot.group is not None
-    rows = [] if pilot.group is None else [_row("V_g", pilot.group, "between groups of redundant prompts")]
-    rows.append(
-        _row(
-            "V_x|g" if grouped else "V_x", pilot.prompt, f"between prompts{' of a group' if grouped else ''}"
+    stars = ()
+    if cost is not None:
+        stars = (
+            growth_rows(grown, cost)
+            if grown.k_stars
+            else [("K*", pilot.k_star(cost), "best responses per prompt")]
         )
-    )
-    rows.append(_row("V_y|x", pilot.response, "between responses to a prompt"))
-    r = number(pilot.redundancy)
-    ratio = "V_y|x / V_x"
-    if grouped:
-        ratio = f"V_y|x / ({r} V_g + V_x|g), {r} prompts per group" if pilot.redundancy else "V_y|x / V_x|g"
-    rows.append(_row("ratio", pilot.ratio, ratio))
-    rows.append(_row("icc", pilot.icc, "share of the variance that responses to a prompt have in common"))
-    if cost is not None and grown.k_stars:
-        rows += [_row(*row) for row in growth_rows(grown, cost)]
-    elif cost is not None:
-        rows.append(_row("K*", pilot.k_star(cost), "best responses per prompt"))
-    names = {"anova": "ANOVA", "ml": "ML", "reml": "REML"}
-    lines.append(table(rows, (f"{names[pilot.method]}", "estimate", f"{level} low", "high", "")))
-    lines += ["", *growth_lines(grown)] if grouped else []
+    lines = [f"{told(args.files)}: {pilot_text(pilot, args.loss_column, stars)}"]
+    lines += ["", *growth_lines(grown)] if pilot.group is not None else []
     if cost is not None:
         costs = f"where a prompt costs {number(cost.prompt)} and a response {number(cost.response)}"
         lines += ["", *_what_for(costs)]
-    if planned is not None and cost is not None:
-        plan, components, price, constraints = planned
+    if planned is not None:
+        plan, components, _, _ = planned
         at = {
             "estimate": "",
             "low": f" at the lower {level} limit of K*",
@@ -341,7 +303,7 @@ def _text(
         lines += [
             "",
             f"plan{at[args.plan_at]}",
-            plan_text(plan, components, price, detecting=args, **constraints),
+            str(plan),
             "",
         ]
         lines += _moved(args, pilot, components)
@@ -351,8 +313,7 @@ def _text(
                 f"  Should the ratio lie anywhere in its interval, K = {plan.responses_per_prompt} gives at most "
                 f"{number(regret, 2)} % more variance than the best K at equal cost."
             )
-    for warning in (*notes, *pilot.warnings):
-        lines += ["", textwrap.fill(f"warning: {warning}", 100, subsequent_indent="  ")]
+    lines += warning_lines((*notes, *pilot.warnings))
     return "\n".join(lines)
 
 
@@ -386,7 +347,3 @@ def _what_for(costs: str) -> list[str]:
         "(--vector-column): there K* was 2 to 10 times that of losses."
     )
     return [textwrap.fill(said, 100, initial_indent="  ", subsequent_indent="  ")]
-
-
-def _row(name: str, interval: Estimate, meaning: str) -> tuple[Any, ...]:
-    return name, interval.value, interval.low, interval.high, meaning

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mrtsim.display import Display, plain
 from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate
 from mrtsim.pilot.common_prompts import CommonPrompts, common_prompts, rounding
@@ -29,11 +30,13 @@ from mrtsim.pilot.mean_squares import (
     weighted_mean_squares,
 )
 from mrtsim.pilot.sums import PromptSums, given_prompts_error
+from mrtsim.pilot.text import comparison_rows, comparison_text, warning_lines
 from mrtsim.pilot.warnings import FEW, HEAVY, SMALL, at_risk
 from mrtsim.plan.power import Detectable, Rule
 from mrtsim.variance import DifferenceComponents
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
@@ -41,8 +44,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The difference of two models on the same prompts.
+class Comparison(Display):
+    """The difference of two models on the same prompts; `print` it for the text of `mrtsim compare`.
 
     Attributes:
         difference: mean of model A less that of model B, with its t interval; limits and standard error are NaN where
@@ -120,6 +123,52 @@ class Comparison:
             value, error, self.detectable.degrees_of_freedom, 2 * self.rule.confidence - 1
         )
         return Estimate(value, one_sided.low if error > 0 else math.nan, math.inf, error)
+
+    def _rows(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        return comparison_rows(self)
+
+    def __str__(self) -> str:
+        return "\n".join([comparison_text(self), *warning_lines(self.warnings)])
+
+    def to_dict(self) -> dict[str, Any]:
+        components = {"difference": self.prompt, "response_a": self.response_a, "response_b": self.response_b}
+        components |= {
+            name: value for name, value in (("response", self.response), ("group", self.group)) if value
+        }
+        record = {
+            "difference": self.difference,
+            "mean_a": self.mean_a,
+            "mean_b": self.mean_b,
+            "components": components,
+            "correlation": self.correlation,
+            "detectable": self.detectable.difference,
+            "detectable_large_sample": self.detectable.large_sample,
+            "degrees_of_freedom": self.detectable.degrees_of_freedom,
+            "confidence": self.rule.confidence,
+            "power": self.rule.power,
+            "n_prompts": self.n_prompts,
+            "n_dropped": self.n_dropped,
+            "n_responses_a": self.n_responses_a,
+            "n_responses_b": self.n_responses_b,
+            "warnings": self.warnings,
+        }
+        if self.n_groups is not None:
+            record |= {"n_groups": self.n_groups, "redundancy": self.redundancy}
+        return plain(record)
+
+    def plot(self) -> Axes:
+        """Draw the difference and what this design can detect, in a new figure of pyplot."""
+        from mrtsim.plotting import plot_estimates
+
+        level = f"{100 * self.rule.confidence:g} %"
+        axes = plot_estimates(
+            [("A - B", self.difference)], f"mean loss of A less that of B, with its {level} interval"
+        )
+        if math.isfinite(self.detectable.difference):
+            for end in (-1, 1):
+                axes.axvline(end * self.detectable.difference, linestyle=":", color="grey")
+            axes.set_title("dotted: the least difference that this design detects", fontsize="medium")
+        return axes
 
 
 def compare_models(

@@ -13,20 +13,23 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 
+from mrtsim.display import Display, plain
 from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate
 from mrtsim.pilot.growth import Growth, mean_standard_error
 from mrtsim.pilot.intervals import DEFAULT, interval_method
 from mrtsim.pilot.mean_squares import weighted_mean_squares
 from mrtsim.pilot.sums import PromptSums, check
+from mrtsim.pilot.text import pilot_rows, pilot_text, warning_lines
 from mrtsim.pilot.warnings import pilot_warnings
 from mrtsim.variance import VarianceComponents
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from numpy.typing import ArrayLike, NDArray
 
     from mrtsim.pilot.crossed import CrossedEstimate
@@ -38,8 +41,8 @@ Method = Literal["anova", "ml", "reml"]
 
 
 @dataclass(frozen=True)
-class PilotEstimate:
-    """Variance components of a pilot with their intervals.
+class PilotEstimate(Display):
+    """Variance components of a pilot with their intervals; `print` it for the text of `mrtsim pilot`.
 
     Attributes:
         components: raw estimates; V_x may be negative with `method="anova"`.
@@ -140,6 +143,37 @@ class PilotEstimate:
             return math.sqrt(top / cost.response)
 
         return Estimate(root(self.ratio.value), root(self.ratio.low), root(self.ratio.high))
+
+    def _rows(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        return pilot_rows(self)
+
+    def __str__(self) -> str:
+        return "\n".join([pilot_text(self), *warning_lines(self.warnings)])
+
+    def to_dict(self) -> dict[str, Any]:
+        components = {"prompt": self.prompt, "response": self.response}
+        if self.group is not None:
+            components["group"] = self.group
+        planning = {"prompt": self.planning.prompt, "response": self.planning.response}
+        record = {"components": components, "ratio": self.ratio, "icc": self.icc, "planning": planning}
+        record |= {"mean_loss": self.mean, "standard_error": self.standard_error}
+        record |= {"n_prompts": self.n_prompts, "n_responses": self.n_responses}
+        record |= {"method": self.method, "confidence": self.confidence, "warnings": self.warnings}
+        if self.n_groups is not None:
+            record |= {"n_groups": self.n_groups, "redundancy": self.redundancy}
+        return plain(record)
+
+    def plot(self) -> Axes:
+        """Draw the components with their intervals, in a new figure of pyplot."""
+        from mrtsim.plotting import plot_estimates
+
+        _, rows = self._rows()
+        estimates = (self.group, self.prompt, self.response)
+        names = [row[0] for row in rows if row[0].startswith("V_")]
+        return plot_estimates(
+            list(zip(names, [e for e in estimates if e is not None], strict=True)),
+            f"variance, in squared units of the loss, with {100 * self.confidence:g} % intervals",
+        )
 
 
 @overload

@@ -129,8 +129,8 @@ class Plan(Display):
     r_star: float | None = field(default=None, kw_only=True)
     _case: Case | None = field(default=None, kw_only=True, repr=False, compare=False)
 
-    def _rows(self) -> list[tuple[str, str, str]]:
-        return plan_rows(self)
+    def _rows(self) -> tuple[tuple[()], list[tuple[str, str, str]]]:
+        return (), plan_rows(self)
 
     def __str__(self) -> str:
         return plan_text(self)
