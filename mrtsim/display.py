@@ -26,7 +26,7 @@ class Display:
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints: plain numbers, with None for what is infinite or undefined."""
-        shown = [f.name for f in fields(self) if not f.name.startswith("_")]  # pyright: ignore[reportArgumentType]
+        shown = [f.name for f in fields(self) if f.repr]  # pyright: ignore[reportArgumentType]
         return {name: plain(getattr(self, name)) for name in shown}
 
 

@@ -165,11 +165,6 @@ class PowerPlan(Plan):
     large_sample_detectable: float
     curve: RegretCurve = field(repr=False, compare=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        record = super().to_dict()
-        del record["curve"]
-        return record
-
 
 @dataclass(frozen=True)
 class Detectable:
@@ -339,16 +334,9 @@ def allocate_for_power(
         cost.prompt,
         cost.response * (len(sampling.responses) if isinstance(components, VarianceComponents) else 1),
     )
-    rule = Rule(confidence, power, one_sided)
+    rule, kept = Rule(confidence, power, one_sided), {"redundancy": redundancy, "population": population}
+    case = Case(components, cost, kept, float(detect), rule, correlation)
     plan = Search(sampling, float(detect), rule, *prices, limits).plan()
-    case = Case(
-        components,
-        cost,
-        {"redundancy": redundancy, "population": population},
-        float(detect),
-        rule,
-        correlation,
-    )
     return replace(plan, _case=case)
 
 
