@@ -293,7 +293,7 @@ def _text(
     if cost is not None:
         costs = f"where a prompt costs {number(cost.prompt)} and a response {number(cost.response)}"
         lines += ["", *_what_for(costs)]
-    if planned is not None:
+    if planned is not None and cost is not None:
         plan, components, _, _ = planned
         at = {
             "estimate": "",
