@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DRAWS = 1_000  # simulated pilots per design: probabilities are right within 0.03
 CLOSED_FORM = 1_000  # prompts from which on the interval of normal losses has a closed form that is as good
 VALUES_AT_ONCE = 2**22
+MOST_VALUES = 10**8  # simulated; larger pilots are drawn less often, as each says more
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def plan_pilot(
 ) -> PilotDesign:
     """Predict the interval of K* and the regret of the plan for a pilot of n_prompts x responses_per_prompt.
 
-    Simulates the sums of 1,000 pilots and the intervals that `estimate_components` prints; from 1,000 prompts on, a
+    Simulates the sums of 1,000 pilots (of very large skewed ones fewer) and the intervals that `estimate_components` prints; from 1,000 prompts on, a
     closed form for normal losses (`docs/theory.md` 4.5). The regret is exact for normal losses.
 
     Args:
@@ -207,7 +208,9 @@ def _simulated(
 
     method, rng = interval_method(DEFAULT), np.random.default_rng(seed)
     lows, highs, estimates = [], [], []
-    for n in _blocks(n_prompts + (0 if resume is None else resume.n_prompts)):
+    values = n_prompts * (responses if skewness[1] else 1) + (0 if resume is None else resume.n_prompts)
+    draws = max(min(DRAWS, MOST_VALUES // values), 100)
+    for n in _blocks(draws, n_prompts + (0 if resume is None else resume.n_prompts)):
         pilots = _pilots(ratio, n_prompts, responses, skewness, resume, rng, n)
         low, high = method(pilots, confidence, 1.0).ratio
         _, prompt, response = anova_components(pilots)
@@ -224,10 +227,10 @@ def _simulated(
     )
 
 
-def _blocks(prompts: int) -> Iterator[int]:
+def _blocks(draws: int, prompts: int) -> Iterator[int]:
     at_once = max(1, VALUES_AT_ONCE // prompts)
-    for begin in range(0, DRAWS, at_once):
-        yield min(at_once, DRAWS - begin)
+    for begin in range(0, draws, at_once):
+        yield min(at_once, draws - begin)
 
 
 def _pilots(

@@ -71,6 +71,16 @@ def test_skewed_prompts_are_harder():
     assert mrt.plan_pilot(1.0, 20, 8).no_upper_limit < 0.02
 
 
+def test_large_skewed_pilots_are_drawn_less_often(monkeypatch):
+    monkeypatch.setattr(pilot_design, "MOST_VALUES", 10**5)
+    drawn = []
+    made = pilot_design._pilots
+    monkeypatch.setattr(pilot_design, "_pilots", lambda *a: drawn.append(a[-1]) or made(*a))
+    found = mrt.plan_pilot(2.0, 300, 3, skewness_x=1.0)
+    assert sum(drawn) == 333
+    assert 1 < found.median_ratio_of_limits < 3
+
+
 @pytest.mark.parametrize("skewness", [0.0, 1.0, 6.2, -2.0])
 def test_effects_have_their_skewness(skewness):
     """Mean, variance and skewness by integration over the quantiles of the normal behind them."""
