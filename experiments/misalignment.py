@@ -25,6 +25,7 @@ from experiments.harness.statements import Prediction, Role, above, below, publi
 from experiments.shared.training import Recipe, fit
 from experiments.shared.untrained_network import problems
 from mrtsim.diagnostics.problem import Problem
+from mrtsim.diagnostics.reports import cosine
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate
@@ -130,26 +131,22 @@ def _cosines(problem: Problem, laws: list[KeptLaw]) -> np.ndarray:
         centre = np.asarray(_TOY.centre(jnp.asarray(problem.prompts)))
         # All laws have the same nodes.
         responses = jnp.asarray(centre[:, None] + laws[0].responses)
-        return np.asarray(
-            _compare(problem, responses, jnp.asarray(np.concatenate([law.kept for law in laws])))
-        )
+        kept = jnp.asarray(np.concatenate([law.kept for law in laws]))
+        each, batch = map(np.asarray, _expected(problem, responses, kept))
+        truth = np.asarray(problem.coordinates(problem.true_gradient))
+    return np.stack([cosine(batch, np.asarray(problem.true_batch)), cosine(each, truth).mean(-1)], axis=-1)
 
 
 @eqx.filter_jit
-def _compare(problem: Problem, responses: Array, kept: Array) -> Float[Array, "laws 2"]:
+def _expected(problem: Problem, responses: Array, kept: Array) -> tuple[Array, Array]:
+    """Expected gradients under each law: of each prompt (laws, prompts, coordinates), and of the batch (laws, ...)."""
     gradients = problem.rows(responses)[..., 1:]
-    truth = problem.coordinates(problem.true_gradient)
 
-    def under(weights: Array) -> Array:
+    def under(weights: Array) -> tuple[Array, Array]:
         expected = jnp.einsum("q,pqo->po", weights, gradients)
-        each = _cosine(problem.coordinates(expected), truth)
-        return jnp.stack([_cosine(problem.batch(expected), problem.true_batch), each.mean()])
+        return problem.coordinates(expected), problem.batch(expected)
 
     return jax.lax.map(under, kept)
-
-
-def _cosine(a: Array, b: Array) -> Array:
-    return (a * b).sum(-1) / (jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1))
 
 
 def _summary(values: Float[np.ndarray, "networks 2"]) -> dict[str, Any]:
