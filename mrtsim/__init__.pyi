@@ -60,6 +60,7 @@ from .plan.rollouts import fit_success_rates as fit_success_rates
 from .plan.rollouts import generation_batches as generation_batches
 from .plan.rollouts import group_variance as group_variance
 from .plan.rollouts import grpo_weight as grpo_weight
+from .plan.rollouts import reward_variance as reward_variance
 from .plan.two_models import ComparisonPlan as ComparisonPlan
 from .plan.two_models import allocate_comparison as allocate_comparison
 from .selection.best_of_n import BestOfN as BestOfN

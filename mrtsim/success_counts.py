@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,20 @@ def success_counts(successes: ArrayLike, trials: ArrayLike) -> tuple[Floats, Flo
             "than 0 and 1 need a threshold"
         )
     return s, n
+
+
+def beta_mean_and_ratio(alpha: float, beta: float) -> tuple[float, float]:
+    """The mean of Beta(alpha, beta), and Var p / E p (1 - p) = 1 / (alpha + beta).
+
+    Raises:
+        InputError: a parameter that is not a finite number above 0.
+    """
+    for name, value in (("alpha", alpha), ("beta", beta)):
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"{name} must be a finite number above 0, not {value!r}")
+    a, b = float(alpha), float(beta)
+    total = a + b
+    return 1 / (1 + b / a), 1 / total if total > 1e-300 else math.inf
 
 
 def subset_share(counts: Floats, trials: Floats, size: int) -> Floats:

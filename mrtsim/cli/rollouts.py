@@ -108,20 +108,23 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fit or take the success rates, compute, print, perhaps draw."""
     _check(args)
-    from mrtsim.plan.rollouts import GradientComponents, best_group, dead_share, generation_batches
+    from mrtsim.plan.rollouts import (
+        GradientComponents,
+        best_group,
+        dead_share,
+        generation_batches,
+        reward_variance,
+    )
 
     fit, notes = _fit(args) if args.files else (None, [])
-    if fit is None:
-        reward_variance = args.alpha * args.beta / ((args.alpha + args.beta) * (args.alpha + args.beta + 1))
-    else:
-        reward_variance = fit.reward_variance
+    variance_of_rewards = reward_variance(args.alpha, args.beta) if fit is None else fit.reward_variance
     components, best, costs = None, None, (0, 0, 0, 1)
     if args.signal is not None:
-        if reward_variance == 0:
+        if variance_of_rewards == 0:
             raise InputError("every group is dead: there is no gradient to plan for")
         from mrtsim.plan.allocate import Cost, integer_costs
 
-        components = GradientComponents.of(reward_variance, args.signal, args.coherence)
+        components = GradientComponents.of(variance_of_rewards, args.signal, args.coherence)
         cost = Cost(args.c_prompt, args.c_response)
         best = best_group(components, cost, budget=args.budget, max_group_size=args.max_group_size)
         costs = integer_costs(cost, args.budget)

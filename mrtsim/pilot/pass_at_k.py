@@ -18,7 +18,7 @@ from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate, t_quantile
 from mrtsim.plan.allocate import Cost, integer_costs
 from mrtsim.plan.integer_search import MOST_CORNERS, best_size
-from mrtsim.success_counts import subset_share, success_counts
+from mrtsim.success_counts import beta_mean_and_ratio, subset_share, success_counts
 
 Floats = NDArray[np.float64]
 
@@ -44,19 +44,24 @@ class PassAtKComponents:
         """The components where success rates follow Beta(alpha, beta): E q^m = B(alpha, beta + m) / B(alpha, beta).
 
         Args:
-            alpha: above 0; infinite together with beta for one rate for all is not a Beta distribution.
+            alpha: above 0.
             beta: above 0.
             k: of pass@k.
 
         Raises:
             InputError: a parameter that is not above 0, or k out of range.
         """
-        k = _k(k)
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} must be a finite number above 0, not {value!r}")
-        m = np.arange(2 * k)
-        moments = np.cumprod((beta + m) / (alpha + beta + m))[k - 1 :]
+        mean, ratio = beta_mean_and_ratio(alpha, beta)
+        return cls._of(_k(k), 1 - mean, ratio)
+
+    @classmethod
+    def _of(cls, k: int, failure: float, ratio: float) -> PassAtKComponents:
+        """From the mean of q and 1 / (alpha + beta): E q^m is a product of (failure + i ratio) / (1 + i ratio)."""
+        i = np.arange(2 * k)
+        factors = (
+            (failure + i * ratio) / (1 + i * ratio) if math.isfinite(ratio) else np.where(i, 1.0, failure)
+        )
+        moments = np.cumprod(factors)[k - 1 :]
         return cls(k, float(moments[k] - moments[0] ** 2), tuple(moments.tolist()))
 
     @property
@@ -331,11 +336,7 @@ def _from_beta(c: Floats, n: Floats, k: int) -> PassAtKComponents:
         )
     fit = fit_success_rates(c, n)
     ratio = 0.0 if math.isnan(fit.ratio) else max(fit.ratio, 0.0)
-    failure = 1 - float((c / n).mean())
-    m = np.arange(2 * k)
-    factors = (failure + m * ratio) / (1 + m * ratio) if math.isfinite(ratio) else np.where(m, 1.0, failure)
-    moments = np.cumprod(factors)[k - 1 :]
-    return PassAtKComponents(k, float(moments[k] - moments[0] ** 2), tuple(moments.tolist()))
+    return PassAtKComponents._of(k, 1 - float((c / n).mean()), ratio)
 
 
 def _overlaps(k: int, n: int) -> Floats:

@@ -20,7 +20,7 @@ from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate, t_quantile
 from mrtsim.plan.allocate import Cost, integer_costs
 from mrtsim.plan.integer_search import best_size
-from mrtsim.success_counts import subset_share, success_counts
+from mrtsim.success_counts import beta_mean_and_ratio, subset_share, success_counts
 
 MOST_RESPONSES = 10**4  # of a group: the products below have as many factors
 
@@ -182,12 +182,19 @@ def dead_share(alpha: ArrayLike, beta: ArrayLike, group_size: ArrayLike) -> Any:
     )
     shares = []
     for first, second, size in zip(a.flat, b.flat, sizes.flat, strict=True):
-        for name, value in (("alpha", first), ("beta", second)):
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} must be a finite number above 0, not {value:g}")
-        total = first + second
-        shares.append(_dead(np.array([first / total]), np.array([1 / total]), _group_size(size))[0])
+        mean, ratio = beta_mean_and_ratio(first, second)
+        shares.append(_dead(np.array([mean]), np.array([ratio]), _group_size(size))[0])
     return float(shares[0]) if a.ndim == 0 else np.array(shares).reshape(a.shape)
+
+
+def reward_variance(alpha: float, beta: float) -> float:
+    """E p (1 - p), the V_{y|x} of 0/1 rewards whose success rates p follow Beta(alpha, beta).
+
+    Raises:
+        InputError: a parameter that is not above 0.
+    """
+    mean, ratio = beta_mean_and_ratio(alpha, beta)
+    return mean * (1 - mean) / (1 + ratio)
 
 
 def fit_success_rates(successes: ArrayLike, trials: ArrayLike, *, confidence: float = 0.95) -> SuccessRates:

@@ -176,6 +176,8 @@ options = st.dictionaries(
             "--c-prompt",
             "--c-response",
             "--v-group",
+            "--c-group",
+            "--max-group-size",
             "--redundancy",
             "--prompt-tokens",
             "--response-tokens",

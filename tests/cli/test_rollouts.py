@@ -3,9 +3,13 @@
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mrtsim.cli import main
 from mrtsim.plan.rollouts import dead_share, fit_success_rates
@@ -202,6 +206,34 @@ def test_warnings(capsys, tmp_path):
 )
 def test_refusals(capsys, arguments, message):
     assert message in refusal(capsys, *arguments)
+
+
+number_text = st.one_of(
+    st.floats().map(repr),
+    st.floats(1e-3, 1e3).map(repr),
+    st.integers(-2, 30).map(str),
+    st.sampled_from(["0", "-0.0", "1e999", "1e308", "5e-324", "", "x", "9" * 5000, "%s"]),
+)
+names = ["--group-sizes", "--prompts", "--generated", "--signal", "--coherence", "--c-prompt", "--c-response"]
+options = st.dictionaries(st.sampled_from([*names, "--budget", "--max-group-size"]), number_text)
+
+
+@given(st.tuples(number_text, number_text), options)
+def test_any_input_is_answered_or_refused(shape, extra):
+    arguments = dict(zip(("--alpha", "--beta"), shape, strict=True)) | extra
+    for reader in ([], ["--json"]):
+        with redirect_stdout(StringIO()) as printed, redirect_stderr(StringIO()) as complained:
+            try:
+                code = main(["rollouts", *(f"{name}={text}" for name, text in arguments.items()), *reader])
+            except SystemExit as leaving:
+                code = leaving.code
+        out, err = printed.getvalue(), complained.getvalue()
+        assert code in (0, 2)
+        assert (out == "") == (code == 2)
+        assert (err == "") == (code == 0)
+    if code == 0:
+        for group in strictly(out)["groups"]:
+            assert 0 <= group["dead"] <= 1
 
 
 def test_other_rewards_need_a_threshold(capsys, pilot):

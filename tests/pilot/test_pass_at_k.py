@@ -61,6 +61,16 @@ def test_known():
         assert (plan.n_prompts, plan.responses_per_prompt, plan.gap) == (n, trials, 0)
 
 
+def test_extreme_rates():
+    sure = PassAtKComponents.of_beta(1e308, 1e308, 3)  # one rate of a half for all
+    assert sure.value == pytest.approx(1 - 0.5**3)
+    assert sure.prompt == pytest.approx(0)
+    apart = PassAtKComponents.of_beta(1e-300, 3e-300, 3)  # a quarter always succeeds, the others never
+    assert apart.value == pytest.approx(0.25)
+    assert apart.prompt == pytest.approx(0.25 * 0.75)
+    assert apart.response(7) == pytest.approx(0)
+
+
 def test_variance_over_prompts_by_enumeration():
     """Two kinds of prompts: the law of total variance, with W(n) from the moments."""
     rates, weights, k, n = np.array([0.1, 0.7]), np.array([0.6, 0.4]), 2, 5

@@ -20,6 +20,7 @@ from mrtsim.plan.rollouts import (
     generation_batches,
     group_variance,
     grpo_weight,
+    reward_variance,
 )
 from mrtsim.variance import VarianceComponents
 
@@ -176,6 +177,10 @@ def test_dead_groups_known():
         [0.7024, 0.4490, 0.2007, 0.0403], abs=5e-5
     )
     assert dead_share(1e-12, 2e-12, 8) == pytest.approx(1)
+    assert dead_share(1e308, 1e308, 2) == pytest.approx(0.5)
+    assert dead_share(5e-324, 5e-324, 2) == 1
+    assert reward_variance(0.6, 1.8) == pytest.approx(BETA)
+    assert reward_variance(1e308, 1e308) == 0.25
     assert isinstance(dead_share(0.6, 1.8, 4), float)
     assert dead_share([0.6, 1.0], [1.8, 1.0], [[2], [3]]).shape == (2, 2)
 
