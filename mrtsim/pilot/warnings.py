@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
 FEW = 20  # effective prompts (groups) from which on intervals with normal effects held what they promise
 SMALL = 50  # below this many, pilots of skewed losses that look harmless cover least
-SKEWED = (
-    0.6  # least |skewness| that counts, and this times 1 / sqrt(prompts): 3 to 5 % of normal pilots exceed it
-)
+# Least |skewness| of means that counts, and the same times sqrt(prompts): 3 to 5 % of normal pilots exceed both.
+SKEWED = 0.6
 SKEWED_SCALED = 5.2
 HEAVY = 2.5  # kurtosis - 1 of contributions as a multiple of the usual one
 
@@ -133,9 +132,10 @@ def _few(squares: MeanSquares, level: str, grouped: bool) -> Iterator[str]:
                 f"{value} of equal weight for {name}" for name, value in worth.items()
             )
         yield (
-            f"{few}: 95 % intervals from 6 prompts held K* in at least {COVERAGE['few, normal']} % of simulated pilots "
-            f"where the effects were normal, but in as few as {COVERAGE['few, skewed']} % where prompts were "
-            f"log-normal (sigma 1) and {COVERAGE['few, rare']} % where one in ten was large; {unseen}"
+            f"{few}, so the {level} intervals of {', '.join(worth)} and K* rest on little: 95 % intervals from 6 "
+            f"prompts held K* in at least {COVERAGE['few, normal']} % of simulated pilots where the effects were "
+            f"normal, but in as few as {COVERAGE['few, skewed']} % where prompts were log-normal (sigma 1) and "
+            f"{COVERAGE['few, rare']} % where one in ten was large; {unseen}"
         )
     elif n < SMALL:
         yield unseen

@@ -64,8 +64,9 @@ def plan_pilot(
 ) -> PilotDesign:
     """Predict the interval of K* and the regret of the plan for a pilot of n_prompts x responses_per_prompt.
 
-    Simulates the sums of 1,000 pilots (of very large skewed ones fewer) and the intervals that `estimate_components` prints; from 1,000 prompts on, a
-    closed form for normal losses (`docs/theory.md` 4.5). The regret is exact for normal losses.
+    Simulates the sums of 1,000 pilots (of very large skewed ones fewer) and the intervals that `estimate_components`
+    prints; from 1,000 prompts on, a closed form for normal losses (`docs/theory.md` 4.5). The regret is exact for
+    normal losses.
 
     Args:
         ratio: a guess of V_{y|x} / V_x.

@@ -26,7 +26,9 @@ def test_small_pilots_say_what_they_cannot_show():
     assert "a kind of prompt that makes up 7 % of the corpus" in warned(pilot(40, 6))
     assert 0.93**40 < 0.06
     assert "few" not in warned(pilot(40, 6))
-    assert "6 prompts are few" in warned(pilot(6, 5))
+    assert "6 prompts are few, so the 90 % intervals of V_x, V_y|x and K* rest on little" in warned(
+        pilot(6, 5), confidence=0.9
+    )
     assert "a kind of prompt that makes up 39 %" in warned(pilot(6, 5))
     pairs = np.repeat(np.arange(20), 2)
     assert "a kind of group that makes up 14 % of the corpus" in warned(pilot(40, 6), groups=pairs)
