@@ -30,34 +30,30 @@ def blocks(path, language):
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
 
 
-def commands(path):
-    """(command, what is shown below it) for every `$` line; three dots stand for any lines, or the rest of one."""
-    for block in blocks(path, "console"):
+@pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
+def test_commands_and_sessions_print_what_the_page_shows(path, in_copy, capsys):
+    """In the order of the page, in one folder and one session; three dots stand for any lines, or the rest of one."""
+    session = {}
+    for language, block in re.findall(
+        r"^```(console|python)\n(.*?)^```", path.read_text("utf-8"), re.M | re.S
+    ):
+        if language == "python":
+            assert ">>>" in block
+            examples = doctest.DocTestParser().get_doctest(block, session, path.stem, str(path), 0)
+            result = doctest.DocTestRunner().run(examples, clear_globs=False)
+            assert result.failed == 0, capsys.readouterr().out
+            session = examples.globs
+            continue
         for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
             command, _, shown = part.partition("\n")
-            yield command, shown
-
-
-@pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
-def test_commands_print_what_the_page_shows(path, in_copy, capsys):
-    for command, shown in commands(path):
-        program, *arguments = shlex.split(command)
-        assert program == "mrtsim", command
-        assert main(arguments) == 0, command
-        pattern = re.sub(r"^\\\.\\\.\\\.\\?\n", r"(?:.*\\n)*?", re.escape(shown), flags=re.M).replace(
-            r"\.\.\.", ".*"
-        )
-        printed = capsys.readouterr().out
-        assert not shown or re.fullmatch(pattern, printed), f"{command}\n{printed}"
-
-
-@pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
-def test_python_sessions_print_what_the_page_shows(path, in_copy):
-    text = path.read_text(encoding="utf-8")
-    test = doctest.DocTestParser().get_doctest(text, {}, path.stem, str(path), 0)
-    assert all(">>>" in block for block in blocks(path, "python"))
-    result = doctest.DocTestRunner().run(test)
-    assert result.failed == 0
+            program, *arguments = shlex.split(command)
+            assert program == "mrtsim", command
+            assert main(arguments) == 0, command
+            pattern = re.sub(r"^\\\.\\\.\\\.\\?\n", r"(?:.*\\n)*?", re.escape(shown), flags=re.M)
+            printed = capsys.readouterr().out
+            assert not shown or re.fullmatch(pattern.replace(r"\.\.\.", ".*"), printed), (
+                f"{command}\n{printed}"
+            )
 
 
 @pytest.mark.parametrize("path", PAGES, ids=PAGE_IDS)
