@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,66 @@ def select_file(
     run.options, run.progress = options, progress
     with kept_rows(run.reader.tables, destination) as (write, room):
         return run.keep(write, room)
+
+
+def select_table(
+    table: Any,
+    strategy_name: str,
+    k: int,
+    *,
+    columns: Columns | None = None,
+    layout: Layout | None = None,
+    pool_columns: Sequence[str] = (),
+    missing_ids: MissingIds = "error",
+    seed: int = 0,
+    short_pools: ShortPools = "error",
+    **options: Any,
+) -> Any:
+    """Keep k candidates of each prompt of a table that holds whole pools.
+
+    A plain function of a table, for engines that hold the data in parts: where a prompt's rows are in one part, the
+    parts' answers are those of the whole, random strategies included. Bring pools together first (`groupby(prompt)`).
+
+    Args:
+        table: of pandas, polars, pyarrow or `datasets`.
+        strategy_name: a registered strategy.
+        k: how many to keep of each prompt.
+        columns: their names.
+        layout: "rows" (one row per response) or "prompts" (one row per prompt, whose lists are cut); None recognises
+            it, which in parts needs a number or a vector in each.
+        pool_columns: with one row per prompt, the lists to cut beside those of `columns`.
+        missing_ids: a row without a prompt id is an error, or is dropped ("drop").
+        seed: of random strategies; a prompt's picks depend on it and on the prompt's id.
+        short_pools: what to do with a prompt of fewer than k candidates: "error", "keep" all it has, or "drop" it.
+        **options: of the strategy, such as `alpha`.
+
+    Returns:
+        A pyarrow.Table of the kept rows, in order, with the schema of the input.
+
+    Raises:
+        InputError: a column, a value or an argument is wrong.
+    """
+    import pyarrow as pa
+
+    from mrtsim.tables.frames import arrow_table
+
+    run = _Run(
+        arrow_table(table),
+        strategy_name,
+        k,
+        columns,
+        layout,
+        pool_columns,
+        None,
+        missing_ids,
+        seed,
+        short_pools,
+    )
+    run.options = options
+    pieces: list[Any] = []
+    with tempfile.TemporaryDirectory() as room:
+        run.keep(lambda _, piece: pieces.append(piece), Path(room))
+    return pa.concat_tables(pieces)
 
 
 class _Scattered(Exception):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mrtsim.errors import InputError
-from mrtsim.tables.arrow_format import sliced
-from mrtsim.tables.format import Format, Records
+from mrtsim.tables.arrow_format import ArrowFormat, sliced
+from mrtsim.tables.format import Format, Records, Write
+from mrtsim.tables.parquet_format import ParquetFormat
 from mrtsim.tables.sources import InputFile
 from mrtsim.tables.values import first_line
 
@@ -55,3 +57,23 @@ class FrameFormat(Format):
         table = self.table if columns is None or copies else self.table.select(list(columns))
         for part in sliced(table):
             yield ArrowRecords(part)
+
+    @contextmanager
+    def writer(self, path: Path) -> Iterator[Write]:
+        ending = path.suffix.lower()
+        if ending not in (*ParquetFormat.endings, *ArrowFormat.endings):
+            raise InputError(
+                f"{path.name}: a table in memory is written as Parquet or Arrow; end the name in .parquet or .arrow"
+            )
+        pieces: list[Any] = []
+        yield pieces.append
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        table = pa.concat_tables(pieces) if pieces else self.table.slice(0, 0)
+        with path.open("wb") as file:
+            if ending in ParquetFormat.endings:
+                pyarrow.parquet.write_table(table, file)
+            else:
+                with pa.ipc.new_file(file, table.schema) as out:
+                    out.write_table(table)
