@@ -22,7 +22,7 @@ from mrtsim.cli.pilot_growth import (
     refuse_growth,
     refuse_size,
 )
-from mrtsim.cli.reading import add_files, told
+from mrtsim.cli.reading import add_files, add_log, read_of_log, told
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument(
         "--group-column", metavar="G", help="groups of redundant prompts: estimates V_g as a third component"
     )
+    add_log(parser)
     add_judges(parser)
     pass_at.add_arguments(parser)
     add_growth(parser)
@@ -130,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
         cost = _cost(args)
     else:
         crossed = crossed_cost(args)
-    rows = read_pilot(
+    rows = read_of_log(args) or read_pilot(
         args.files,
         prompt_column=args.prompt_column,
         loss_column=args.loss_column,

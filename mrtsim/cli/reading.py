@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from mrtsim.errors import InputError
+
 
 def add_files(
     parser: argparse.ArgumentParser,
@@ -37,6 +39,47 @@ def add_files(
         choices=("error", "drop"),
         default="error",
         help="a row without an id: stop (default), or leave it out and say how many",
+    )
+
+
+def add_log(parser: argparse.ArgumentParser) -> None:
+    """`--log` with its `--filter`, `--metric` and `--higher-is-better`."""
+    group = parser.add_argument_group("evaluation log")
+    group.add_argument(
+        "--log",
+        metavar="NAME",
+        help="FILE is a log of lm-eval (samples_*.jsonl), inspect (.eval, .json) or lighteval (details): a question is "
+        "a prompt, a repeat or an epoch a response, a task a group; loss = 1 - score",
+    )
+    group.add_argument("--filter", metavar="F", help="lm-eval: the filter whose answers are scored")
+    group.add_argument("--metric", metavar="M", help="the metric or scorer, where the log has several")
+    group.add_argument(
+        "--higher-is-better",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether a higher score is better (default); if not, the scores are the losses",
+    )
+
+
+def read_of_log(args: argparse.Namespace) -> Any:
+    """The pilot of `--log`; None without it."""
+    if args.log is None:
+        for name in ("filter", "metric", "higher_is_better"):
+            if getattr(args, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} belongs to a log: say --log lm-eval, inspect or lighteval")
+        return None
+    for name in ("prompt_column", "loss_column", "group_column", "layout", "format"):
+        if getattr(args, name, None) != args.parser.get_default(name):
+            raise InputError(f"--{name.replace('_', '-')} does not go with --log, which knows its columns")
+    from mrtsim.tables.logs import read_log
+
+    return read_log(
+        args.files,
+        args.log,
+        filter=args.filter,
+        metric=args.metric,
+        higher_is_better=args.higher_is_better is not False,
     )
 
 
