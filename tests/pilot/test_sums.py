@@ -136,7 +136,7 @@ def test_labels_that_are_not_labels():
 
 @pytest.mark.stress
 def test_a_million_prompts():
-    """From sums to limits and warnings in 1.5 s; with unequal counts and groups too."""
+    """From sums to limits and warnings in 1.5 s of one core; with unequal counts and groups too."""
     rng = np.random.default_rng(0)
     n = 10**6
     counts = rng.integers(1, 5, n).astype(float)
@@ -151,6 +151,6 @@ def test_a_million_prompts():
 
 
 def _seconds(sums):
-    start = time.perf_counter()
+    start = time.process_time()
     mrt.estimate_components(sums)
-    return time.perf_counter() - start
+    return time.process_time() - start
