@@ -10,17 +10,20 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
-from mrtsim import Cost, VarianceComponents, allocate
+from mrtsim import Cost, VarianceComponents, allocate, allocate_per_prompt
 
 ALLOCATE = [sys.executable, "-c", "import sys; from mrtsim.cli import main; sys.exit(main())", "allocate"]
 ALLOCATE += ["--v-prompt", "0.187", "--v-response", "1.329", "--c-prompt", "4", "--c-response", "1"]
 ALLOCATE += ["--json", "--budget"]
+ROLLOUTS = [*ALLOCATE[:3], "rollouts", "--alpha", "0.6", "--beta", "1.8", "--json"]
 COMMANDS = {
     "import numpy": [sys.executable, "-c", "import numpy"],
     "allocate 400": [*ALLOCATE, "400"],
     "allocate 1e12": [*ALLOCATE, "1e12"],
+    "rollouts": ROLLOUTS,
 }
 
 
@@ -52,6 +55,14 @@ def test_process(benchmark, name):
 def test_call(benchmark, budget, v_prompt):
     benchmark.group = f"allocate, V_x = {v_prompt}"
     benchmark(allocate, VarianceComponents(v_prompt, 1.329), Cost(4.0, 1.0), budget=budget)
+
+
+@pytest.mark.parametrize("prompts", [5, 1_000, 10_000])
+def test_per_prompt(benchmark, prompts):
+    rng = np.random.default_rng(prompts)
+    spreads, costs = rng.exponential(1, prompts), rng.uniform(0.2, 3, prompts)
+    benchmark.group = "K_i of each prompt"
+    assert benchmark(allocate_per_prompt, spreads, float(4 * costs.sum()), costs).gap < 1e-6
 
 
 if __name__ == "__main__":

@@ -68,9 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="print a script for the shell's completion, and exit",
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in COMMANDS:
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    named = [command for command in COMMANDS if arguments[:1] == [command]]
+    for command in named or COMMANDS:  # a command's answer does not wait for the others' parsers
         import_module(f"mrtsim.cli.{command.replace('-', '_')}").add_parser(subparsers)
-    args = parser.parse_args(argv)
+    args = parser.parse_args(arguments)
     try:
         code = import_module(f"mrtsim.cli.{args.command.replace('-', '_')}").run(args)
         sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last flush

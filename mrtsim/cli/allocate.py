@@ -1,4 +1,4 @@
-"""`mrtsim allocate`: how should a budget be spent?"""
+"""`mrtsim allocate`: plans for a budget, a target variance or a difference to detect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLES = """\
 examples:
   what to do with 400 units, where a prompt costs 4 and a response 1
     mrtsim allocate --v-prompt 0.187 --v-response 1.329 --c-prompt 4 --c-response 1 --budget 400
-  the cheapest way to a standard error of 0.1, at most 8 responses a prompt
+  the cheapest way to a standard error of 0.1, at most 8 responses per prompt
     mrtsim allocate --v-prompt 0.187 --v-response 1.329 --c-prompt 4 --c-response 1 \\
         --target-variance 0.01 --max-responses 8
   10 dollars of tokens, each prompt read once for all its responses
@@ -72,9 +72,9 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--c-response", type=non_negative, metavar="C", help="C_r, cost of one response")
     group.add_argument("--prompt-tokens", type=non_negative, metavar="T", help="mean length of a prompt")
     group.add_argument("--response-tokens", type=non_negative, metavar="T", help="mean length of a response")
-    group.add_argument("--price-in", type=non_negative, metavar="USD", help="price of a million tokens read")
+    group.add_argument("--price-in", type=non_negative, metavar="USD", help="price per million tokens read")
     group.add_argument(
-        "--price-out", type=non_negative, metavar="USD", help="price of a million tokens generated"
+        "--price-out", type=non_negative, metavar="USD", help="price per million tokens generated"
     )
     group.add_argument(
         "--shared-prefix",

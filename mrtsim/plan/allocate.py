@@ -1,4 +1,4 @@
-"""How should a budget be spent? How many prompts, and how many responses for each (NumPy alone).
+"""Plans over prompts and responses: the best whole numbers for a budget or a target variance (NumPy alone).
 
 N_p prompts with K responses each cost N_p (C_p + K C_r) and leave the variance (V_x + V_{y|x}/K) / N_p. Plans are
 found in exact rational arithmetic, a number standing for the decimal it prints as: three prompts of 0.1 fit into
@@ -74,11 +74,11 @@ class Cost:
         Args:
             prompt_tokens: mean length of a prompt.
             response_tokens: mean length of a response.
-            price_in: price of a million tokens read.
-            price_out: price of a million tokens generated.
+            price_in: price per million tokens read.
+            price_out: price per million tokens generated.
             shared_prefix: whether a prompt's tokens are paid for once.
-            prompt: an explicit cost a prompt to add (writing it, say).
-            response: an explicit cost a response to add (judging it, say).
+            prompt: a further cost per prompt (writing it, say).
+            response: a further cost per response (judging it, say).
 
         Raises:
             InputError: a number that is not finite or below 0.
@@ -148,7 +148,7 @@ class Plan(Display):
 
 @dataclass(frozen=True)
 class RegretCurve:
-    """What other K cost at equal budget (or at an equal target); one entry a K in every array.
+    """What other K cost at equal budget (or at an equal target); one entry per K in every array.
 
     `regret` is the excess of the variance (with a target: of the cost) over that of the best whole K, as a share of
     it. A K that nothing in reach allows has 0 prompts and infinite variance, cost and regret.
@@ -211,7 +211,7 @@ def allocate(
         max_responses: the largest K.
         max_prompts: the largest N_p.
         population: P, for the loss of a given set of P prompts (see `estimator_variance`).
-        candidates: N, for the loss of given pools of N responses a prompt.
+        candidates: N, for the loss of given pools of N responses per prompt.
         n_prompts: N_p, where it is fixed and only K is asked for.
         responses_per_prompt: K, where it is fixed and only N_p is asked for.
         max_group_size: the largest r, with a cost per group.
