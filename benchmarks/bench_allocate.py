@@ -1,4 +1,4 @@
-"""Is the calculator as quick as NumPy's import, and as quick for 1e12 as for 400?
+"""Times of the calculator, beside NumPy's import, and for budgets of 400 and of 1e12.
 
 `python benchmarks/bench_allocate.py` prints the ratio of whole processes, run in turn so that a machine whose speed
 drifts favours neither; the least of many runs is the time without disturbance.

@@ -1,4 +1,4 @@
-"""How long does E5 take at the paper's size, and how does that scale with trials and prompts?
+"""Times of E5 at the paper's size, and how they scale with trials and prompts.
 
 Run with `make bench`. 200 trials, 30 prompts, N = 32, K = 4, three strategies, once compiled. Each timing carries, as
 `extra_info`, how many times faster it is than a loop that computes one prompt's gradient at a time, timed on the same

@@ -1,4 +1,4 @@
-"""What does the replicate engine cost: is time linear and memory flat in replicates, are all cores busy?
+"""What the replicate engine costs: whether time is linear and memory flat in replicates, and all cores busy.
 
 Run with `make bench`. A replicate of the scaling curve is one evaluation of E1's loss (a fresh prompt and response,
 float32), so that the engine is stressed and not the network. Extra information beside each timing: evaluations per
@@ -42,7 +42,7 @@ def training_set(key, model, distribution):
 
 
 def words_per_second():
-    """Random words a second on all cores, drawn from one key a block of words."""
+    """Random words per second on all cores, drawn from one key per block of words."""
 
     def draw(key):
         return jnp.bitwise_xor.reduce(jax.random.bits(key, (2**14,)))

@@ -1,4 +1,4 @@
-"""How many prompts a second does `select` answer, and how does that scale with prompts, K and N?
+"""Prompts per second that `select` answers, and how that scales with prompts, K and N.
 
 Run with `make bench`. Each timing carries, as `extra_info`, its prompts per second; the greedy ones also the share they
 reach of the floor that arithmetic sets: the products of the Gram matrix and the gains of the greedy steps, at the rate

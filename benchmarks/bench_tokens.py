@@ -1,4 +1,4 @@
-"""How fast is E7, and how far is it from the machine's floor?
+"""Times of E7, beside the machine's floor.
 
 Run with `make bench`. One recipe is timed: training alone, without the validation and the test of the experiment; these
 are in `test_experiment_beside_training`. Compilation is apart, in `extra_info`. The floor is the matrix products of

@@ -1,4 +1,4 @@
-"""How long do E2, E3 and E4 take at the paper's sizes, against the reference's one run after another?
+"""Times of E2, E3 and E4 at the paper's sizes, against the reference, which trains one run after another.
 
 `python benchmarks/bench_training.py` compiles first and apart, then times the experiments in turn and prints the best
 of several rounds. "one recipe" is what the reference does: the last step alone, judged on the paper's sampled test set.

@@ -1,4 +1,4 @@
-"""How fast is E1, how does it scale with replicates, and how far is it from the machine's floor?
+"""Times of E1, how they scale with replicates, and the machine's floor beside them.
 
 Run with `make bench`. The floor is what any program must do: one threefry word for each half of a float64 draw, and the
 products of the network for every prompt. Both are measured on the same machine a moment before: the generator's rate by
@@ -21,7 +21,7 @@ from mrtsim.losses import squared_loss
 from mrtsim.montecarlo import replicate, usable_cores
 
 CONFIG = Config()
-EVALUATIONS = CONFIG.n_prompts * CONFIG.responses[-1]  # losses a replicate
+EVALUATIONS = CONFIG.n_prompts * CONFIG.responses[-1]  # losses per replicate
 # mode and noise of every response, and the coordinates of every prompt, two 32-bit words each in float64
 WORDS = 2 * CONFIG.n_prompts * (2 * CONFIG.responses[-1] + 5)
 FLOPS = 2 * CONFIG.n_prompts * (5 * 32 + 32 * 32 + 32)

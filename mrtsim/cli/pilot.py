@@ -1,4 +1,4 @@
-"""`mrtsim pilot`: what does a pilot say about the variance components, and how should a budget be spent then?"""
+"""`mrtsim pilot`: the variance components of a pilot, with intervals, and the plan that follows from them."""
 
 from __future__ import annotations
 

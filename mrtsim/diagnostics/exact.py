@@ -20,7 +20,7 @@ class ExactReport:
     """What `measure` should find for RKoN or BKoN, by quadrature.
 
     Attributes:
-        loss, gradient: exact moments, one entry a prompt; gradients in orthonormal coordinates of each prompt's span.
+        loss, gradient: exact moments, one entry per prompt; gradients in orthonormal coordinates of each prompt's span.
         batch_cosine: cosine of the strategy's expected batch gradient with the true one.
         batch_bias_squared, batch_variance: of the batch gradient.
         weights_error: largest distance of a kept density's mass from 1.

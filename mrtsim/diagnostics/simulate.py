@@ -105,7 +105,7 @@ class _Run:
 def _chunk(
     key: PRNGKeyArray, problem: Problem, run: _Run, options: list[dict[str, Array]]
 ) -> dict[str, Array]:
-    """Sums over a chunk of trials. Their pools come from one draw: a key a trial would double the compile time."""
+    """Sums over a chunk of trials. Their pools come from one draw: one key per trial would double the compile time."""
     pool_key, strategy_key = jax.random.split(key)
     distribution = problem.distribution
     prompts = jnp.broadcast_to(problem.prompts, (run.chunk, *problem.prompts.shape))

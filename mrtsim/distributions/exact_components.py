@@ -1,4 +1,4 @@
-"""What are the true V_x and V_{y|x}? Exact variance components of a loss under a distribution.
+"""Exact variance components V_x and V_{y|x} of a loss under a distribution.
 
 The expectation over responses is a quadrature and the one over prompts a finite sum, or a scrambled Sobol sequence
 whose error comes from independent scrambles. Everything is computed in float64.

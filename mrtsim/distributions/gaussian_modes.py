@@ -51,7 +51,7 @@ class GaussianModes(eqx.Module):
     Args:
         offsets: (modes,) distance of each mode from the centre, in units of the response.
         weights: (modes,) probabilities; all equal when not given.
-        scales: noise standard deviation, one number or one a mode, positive.
+        scales: noise standard deviation, one number or one per mode, positive.
         prompt_dim: coordinates of a prompt.
         centre: maps prompts (..., d) to (...).
         prompt_scale: maps prompts (..., d) to a positive factor (...) on the noise; None for 1.
@@ -83,7 +83,7 @@ class GaussianModes(eqx.Module):
         scales = np.asarray(scales, np.float64)
         if scales.shape not in ((), (modes,)):
             raise InputError(
-                f"scales must be one number or one a mode: {modes} modes but shape {scales.shape}"
+                f"scales must be one number or one per mode: {modes} modes but shape {scales.shape}"
             )
         if not np.all((scales > 0) & np.isfinite(scales)):
             raise InputError(f"scales must be positive and finite, not {scales.tolist()}")

@@ -1,4 +1,4 @@
-"""Which whole-number plan is best? Exact search over the staircase of affordable plans (no floating point)."""
+"""Exact search for the best whole-number plan among those that a budget or a target allows (no floating point)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does a strategy keep, exactly? The laws of RKoN's and BKoN's kept responses, and all that follows from them.
+"""The exact laws of the responses that RKoN and BKoN keep, and the moments that follow from them.
 
 A candidate whose reward is exceeded with probability v (its *exceedance*, v = P(R > r | x) = 1 - u) is among the
 best K of N i.i.d. candidates with probability I_u(N - K, K), so a kept response has density
@@ -82,7 +82,7 @@ def tied_inclusion_probability(low: Any, high: Any, n_candidates: int, k: int) -
 
 @dataclass(frozen=True)
 class KeptMean:
-    """Exact moments of the mean over a prompt's K kept values, one entry a prompt.
+    """Exact moments of the mean over a prompt's K kept values, one entry per prompt.
 
     With values of D features, `truth` and `mean` are (prompts, D) and variances are traces of covariance matrices.
 

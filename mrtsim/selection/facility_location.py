@@ -1,4 +1,4 @@
-"""What is the GRADES objective? Quality-weighted facility location: its value, gains, greedy and exact maximisers.
+"""The GRADES objective, quality-weighted facility location: its value, gains, greedy and exact maximisers.
 
 F(S) = sum_i w_i max_{j in S} q_j s_ij with w_i = max(q_i, 1e-4), the objective behind DKoN (q = 1) and DBKoN
 (arXiv:2606.00544). It is monotone and submodular, so K greedy steps reach at least 1 - (1 - 1/K)^K of the best subset

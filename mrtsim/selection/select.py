@@ -212,7 +212,7 @@ def _keep_blocks(
     options: dict[str, float],
     kept: np.ndarray,
 ) -> None:
-    """Fill `kept` block by block: one compiled unit, called from a thread a core, on the devices in turn."""
+    """Fill `kept` block by block: one compiled unit, called from one thread per core, on the devices in turn."""
     prompts = len(kept)
     candidates = pool.shape[-1]
     largest = max(math.prod(array.shape[1:]) for array in pool if array is not None)

@@ -381,7 +381,7 @@ def test_limit_of_large_pools_at_a_fixed_k_is_the_best_response():
 
 
 def test_the_bias_does_not_depend_on_the_number_of_prompts():
-    """Same loss, 10 or 10,000 fresh prompts a trial: the batch estimate has the exact law's mean both times."""
+    """Same loss, 10 or 10,000 fresh prompts per trial: the batch estimate has the exact law's mean both times."""
     n, k, total = 16, 4, 200_000
     with jax.enable_x64(True):
         outer = np.asarray(TOY.sample_prompts(jax.random.key(1), 20_000), np.float64)

@@ -53,7 +53,7 @@ def read(path):
 
 
 def lists(rows):
-    """The same pools with one row a prompt."""
+    """The same pools with one row per prompt."""
     out = {}
     for row in rows:
         pool = out.setdefault(
