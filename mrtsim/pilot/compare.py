@@ -9,7 +9,7 @@ Sources: Miller (2024, arXiv:2411.00640); Cochran (1977), *Sampling Techniques*,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -224,18 +224,19 @@ def compare_models(
 def _analyse(data: CommonPrompts, population: int | None, redundancy: float, rule: Rule) -> Comparison:
     d = data.differences
     w_a, w_b, w_pair = (None if sums is None else _response(sums) for sums in (data.a, data.b, data.pair))
-    samples = [w_a, w_b] if data.pair is None else [w_pair]
-    noise = None  # variance of each prompt's mean difference, given the prompt
-    if all(w is not None for w in samples):
-        noise = np.zeros(d.size)
-        for w, sums in zip(samples, data.samples, strict=True):
-            noise += (w or 0.0) / sums.counts
-    sums, squares = _mean_squares(data, noise)
+    known = all(w is not None for w in ([w_a, w_b] if data.pair is None else [w_pair]))
+    noise = response_noise(data.samples) if known else None
+    sums, squares = difference_mean_squares(d, data.samples, noise)
     weights = np.ones(d.size)
     if noise is not None and population is None:
-        weights = _weights(sums.counts, d, float(squares.response.value))
+        weights = prompt_weights(sums.counts, d, squares.response.value)
     share = weights / weights.sum()
-    value, (error, freedom) = float(share @ d), _standard_error(data, share, population)
+    value, square, freedom = mean_difference(d, share, data.a)
+    if population is not None:
+        square, freedom = given_prompts_error(d, data.samples, population)
+    largest = max(float(np.abs(part.means).max()) for part in (data.a, data.b))
+    error = math.sqrt(square) if square > rounding(largest) / d.size else 0.0
+    value = float(value)
     difference = Estimate(value, standard_error=error)
     detectable = Detectable(math.nan, math.nan, error**2, freedom)
     if error > 0 and freedom > 0:
@@ -290,67 +291,77 @@ def _response_estimate(sums: PromptSums, w: float | None, rule: Rule) -> Estimat
     return component_estimate(w, mean_square_limits(response_mean_square(sums), rule.confidence))
 
 
-def _mean_squares(data: CommonPrompts, noise: Floats | None) -> tuple[PromptSums, MeanSquares]:
-    """The differences as the sums of one sample, and their mean squares.
+def response_noise(samples: Sequence[PromptSums]) -> Floats:
+    """Variance of each prompt's mean difference given the prompt, W_A / K_A,i + W_B / K_B,i: (..., prompts)."""
+    parts = [s.within.sum(axis=-1, keepdims=True) / (s.counts - 1).sum() / s.counts for s in samples]
+    return np.sum(parts, axis=0)
+
+
+def difference_mean_squares(
+    d: Floats, samples: Sequence[PromptSums], noise: Floats | None
+) -> tuple[PromptSums, MeanSquares]:
+    """The differences as the sums of one sample, and their mean squares; leading axes are independent comparisons.
 
     The mean square between responses is W_A + W_B (of pairs W), and a prompt counts as many responses as give its
     difference the noise that it has: (W_A + W_B) / (W_A / K_A,i + W_B / K_B,i), which is K_i where both have as many.
     With unequal ones the jackknife neglects that this rests on the estimated W_A : W_B.
+
+    Args:
+        d: differences of the mean losses, (..., prompts).
+        samples: the independent samples of responses that they rest on.
+        noise: their variance given the prompt; None where it is not known.
     """
-    d, starts = data.differences, data.a.starts
+    starts = samples[0].starts
     if noise is not None and noise.any():
-        response = response_mean_square(*data.samples)
-        total = float(response.value)
-        counts = data.samples[0].counts
-        if any(np.any(sums.counts != counts) for sums in data.samples):
+        response = response_mean_square(*samples)
+        total = response.value[..., None]
+        counts = samples[0].counts
+        if any(np.any(sums.counts != counts) for sums in samples):
             counts = total / noise
         sums = PromptSums(counts, d, total * (counts - 1), starts)
         return sums, weighted_mean_squares(sums, response)
     # No noise, or none that is known: all that varies is D.
-    sums = PromptSums(np.full(d.size, 2.0), d, np.zeros(d.size), starts)
+    sums = PromptSums(np.full(d.shape[-1], 2.0), d, np.zeros(d.shape), starts)
     clusters = sums.group_sizes.size
-    nothing = np.asarray(1e-12 * max(float(np.var(d)), 1e-200))
+    nothing = 1e-12 * np.maximum(d.var(axis=-1), 1e-200)
     silent = MeanSquare(
         value=nothing,
-        without=np.full(clusters, nothing),
+        without=np.repeat(nothing[..., None], clusters, axis=-1),
         clusters=np.asarray(float(clusters)),
         effective=np.asarray(float(clusters)),
-        kurtosis=np.zeros(()),
+        kurtosis=np.zeros(nothing.shape),
         contributions=clusters,
         normal_kurtosis=15.0,
     )
     return sums, weighted_mean_squares(sums, silent)
 
 
-def _weights(counts: Floats, d: Floats, response: float) -> Floats:
-    """Weights of least variance, as for the mean squares of a pilot; equal where the counts are."""
-    by = Weighted(np.ones(d.size))
+def prompt_weights(counts: Floats, d: Floats, response: Floats) -> Floats:
+    """Weights of least variance, as for the mean squares of a pilot; equal where the counts are. (..., prompts)"""
+    by = Weighted(np.ones(d.shape))
     if np.ptp(counts) > 1e-9 * counts.max():
+        m = np.asarray(response)[..., None]
         for _ in range(2):
-            excess = by.mean_square(by.deviations(d) ** 2) - by.expected(1 / counts) * response
-            theta = np.maximum(excess / response, LEAST_RATIO)
-            by = Weighted(counts / (1 + theta * counts))
+            excess = by.mean_square(by.deviations(d) ** 2) - by.expected(1 / counts) * m
+            by = Weighted(counts / (1 + np.maximum(excess / m, LEAST_RATIO) * counts))
     return by.weights
 
 
-def _standard_error(data: CommonPrompts, share: Floats, population: int | None) -> tuple[float, float]:
-    """Standard error of the weighted mean difference, and its degrees of freedom.
+def mean_difference(d: Floats, share: Floats, clusters: PromptSums) -> tuple[Any, Any, float]:
+    """The weighted mean difference, its squared standard error, and the degrees of freedom of that.
 
-    The delete-one-cluster jackknife, which is S / sqrt(P) with equal weights and without groups; for a given set of
-    prompts `given_prompts_error`.
+    The error is that of the delete-one-cluster jackknife: S / sqrt(P) with equal weights and without groups.
+
+    Args:
+        d: differences, (..., prompts).
+        share: weights that add up to 1, (..., prompts).
+        clusters: sums that know the groups of the prompts.
     """
-    d, n = data.differences, share.size
-    deviations = share * (d - share @ d)
-    largest = max(float(np.abs(sums.means).max()) for sums in (data.a, data.b))
-    if population is None:
-        sums = data.a
-        own, weight = sums.per_cluster(deviations), sums.per_cluster(share)
-        clusters = own.size
-        square = (clusters - 1) / clusters * float(np.sum((own / (1 - weight)) ** 2))
-        freedom = float(clusters - 1)
-    else:
-        square, freedom = given_prompts_error(d, data.samples, population)
-    return (math.sqrt(square), freedom) if square > rounding(largest) / n else (0.0, freedom)
+    value = (share * d).sum(axis=-1)
+    own = clusters.per_cluster(share * (d - value[..., None]))
+    weight = clusters.per_cluster(share)
+    n = own.shape[-1]
+    return value, (n - 1) / n * ((own / (1 - weight)) ** 2).sum(axis=-1), n - 1.0
 
 
 def _between(data: CommonPrompts, sums: PromptSums, noise: Floats | None) -> tuple[float, float]:
