@@ -140,7 +140,7 @@ def weighted_mean_squares(sums: PromptSums, response: MeanSquare | None = None) 
 def _of_prompts(sums: PromptSums, response: MeanSquare) -> MeanSquares:
     n = sums.counts
     m = response.value[..., None]
-    by = Weighted(np.ones(n.size))
+    by = Weighted(np.ones(n.shape[-1]))
     if np.ptp(n) > 0:
         for _ in range(2):
             s = by.mean_square(by.deviations(sums.means) ** 2)
@@ -159,7 +159,7 @@ def _of_prompts(sums: PromptSums, response: MeanSquare) -> MeanSquares:
         clusters=_effective(by.weights * variance),
         effective=_effective((n / (1 + theta * n)) ** 2),
         kurtosis=shape(z**2, centre=True)[1],
-        contributions=n.size,
+        contributions=n.shape[-1],
         normal_kurtosis=KURTOSIS_OF_SQUARES,
         tail=unseen_tail(skewness, z_kurtosis, z.shape[-1]),
     )
@@ -194,7 +194,7 @@ def response_mean_square(*samples: PromptSums) -> MeanSquare:
 def _of_groups(sums: PromptSums, response: MeanSquare) -> MeanSquares:
     n, r = sums.counts, sums.group_sizes
     m = response.value[..., None]
-    u, theta_group, by = np.ones(n.size), np.zeros(1), None
+    u, theta_group, by = np.ones(n.shape[-1]), np.zeros(1), None
     for last in (False, False, True):
         size = sums.per_cluster(u)  # U_g
         centres = sums.per_cluster(u * sums.means) / size
