@@ -57,6 +57,8 @@ ADDITIVE = {
     "minus log-normal 1": ("log-normal 1", "normal"),
     "two-point": ("two-point", "normal"),
     "log-normal 1 responses": ("normal", "log-normal 1"),
+    "log-normal 1 alone": ("log-normal 1", "none"),
+    "minus log-normal 1 alone": ("log-normal 1", "none"),
 }
 INNER = ("binary .1 to .9, alike", "binary .1 to .9, apart")
 OUTER = tuple(f"binary Beta {rate:g}, {kind}" for rate in (0.1, 0.3, 0.5) for kind in ("alike", "apart"))
@@ -72,6 +74,7 @@ SUMMARIES: dict[str, dict[str, Any]] = {
     "larger": {"losses": INNER, "prompts": (50, 200)},
     "outer": {"losses": OUTER},
     "skewed": {"losses": ("log-normal 1", "minus log-normal 1", "two-point")},
+    "alone": {"losses": ("log-normal 1 alone", "minus log-normal 1 alone")},
 }
 
 
@@ -146,7 +149,8 @@ def rates(losses: str, gap: float) -> tuple[Floats, Floats]:
 def components(losses: str, gap: float) -> DifferenceComponents:
     """V_D, W_A and W_B."""
     if losses in ADDITIVE:
-        return DifferenceComponents(V_D, W_A, W_B)
+        noisy = ADDITIVE[losses][1] != "none"
+        return DifferenceComponents(V_D, W_A * noisy, W_B * noisy)
     a, b = rates(losses, gap)
     return DifferenceComponents(
         float(np.var(a - b)), float((a * (1 - a)).mean()), float((b * (1 - b)).mean())
@@ -192,23 +196,33 @@ def simulate(
         if starts is not None:
             d = math.sqrt(0.5) * (d + np.repeat(effects(law, rng, (n, sizes.size)), sizes, axis=1))
         means = [gap + math.sqrt(V_D) * d, np.zeros((n, prompts))]
-    spread = np.ones((n, prompts, 1))
+    spread = np.ones((n, prompts))
     if cell.losses == "heteroscedastic":
-        spread = np.sqrt(rng.standard_exponential((n, prompts, 1)))
+        spread = rng.standard_exponential((n, prompts))
     sums = []
     for mean, w, k in zip(means, (W_A, W_B), counts, strict=True):
-        drawn = np.arange(int(k.max())) < k[:, None]
-        shape = (n, prompts, drawn.shape[1])
-        if cell.losses in BINARY:
-            loss = (rng.random(shape) < mean[..., None]).astype(float)
-        else:
-            noise = effects(ADDITIVE[cell.losses][1], rng, (n * prompts, drawn.shape[1])).reshape(shape)
-            loss = mean[..., None] + math.sqrt(w) * spread * noise
-        loss = np.where(drawn, loss, 0.0)
-        average = loss.sum(axis=-1) / k
-        within = (np.where(drawn, loss - average[..., None], 0.0) ** 2).sum(axis=-1)
+        average, within = _responses(cell.losses, mean, w * spread, k, rng)
         sums.append(PromptSums(k, average, within, starts))
     return sums[0].means - sums[1].means, (sums[0], sums[1])
+
+
+def _responses(
+    losses: str, mean: Floats, variance: Floats, k: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Mean and sum of squared deviations of K responses; drawn as such where their joint law is known."""
+    if losses in BINARY:
+        right = rng.binomial(k.astype(np.int64), mean)
+        return right / k, right * (1 - right / k)
+    law = ADDITIVE[losses][1]
+    if law == "none":
+        return mean, np.zeros(mean.shape)
+    if law == "normal":
+        chi_square = 2 * rng.standard_gamma(np.broadcast_to((k - 1) / 2, mean.shape))
+        return mean + np.sqrt(variance / k) * rng.standard_normal(mean.shape), variance * chi_square
+    noise = effects(law, rng, (mean.size, int(k[0]))).reshape(*mean.shape, -1)
+    average = noise.mean(axis=-1)
+    within = ((noise - average[..., None]) ** 2).sum(axis=-1)
+    return mean + np.sqrt(variance) * average, variance * within
 
 
 def judge(d: Floats, samples: Sequence[PromptSums], gap: float) -> dict[str, NDArray[Any]]:

@@ -11,6 +11,7 @@ import mrtsim as mrt
 from experiments import comparisons
 from experiments.comparisons import BINARY, DESIGNS, INNER, PRESETS, Cell, cells, detected, judge, simulate
 from figures.comparisons import draw
+from mrtsim.pilot.compare import LOG_NORMAL_HELD, LOG_NORMAL_POWER
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "comparisons.md"
@@ -100,6 +101,16 @@ def test_normal_cells_keep_what_they_promise(stored):
         if cell["losses"] in INNER:
             assert 0.93 <= cell["held"] / n <= 0.97
             assert 0.93 <= cell["held_at_0"] / n <= 0.97
+
+
+def test_the_warning_quotes_the_stored_results(stored):
+    n = stored["replicates"]
+    alone = [c for c in stored["cells"] if c["losses"].endswith("alone")]
+    for prompts, held in LOG_NORMAL_HELD.items():
+        shares = [c[name] / n for c in alone if c["prompts"] == prompts for name in ("held", "held_at_0")]
+        assert round(100 * np.mean(shares)) == held
+    power = [100 * c["shown"] / n for c in alone]
+    assert (math.floor(min(power)), math.floor(max(power))) == LOG_NORMAL_POWER
 
 
 def test_the_stored_cells_are_those_of_the_preset(stored):
