@@ -1,4 +1,4 @@
-"""The study of comparisons: its laws have the components that they claim, it judges as the package does, and its page."""
+"""The study of comparisons: laws have the components they claim, it judges as the package does, and its page."""
 
 import json
 import math
