@@ -175,6 +175,8 @@ def test_given_prompts():
     noise = a.var(axis=1, ddof=1) / 4 + b.var(axis=1, ddof=1) / 3
     assert found.difference.standard_error**2 == pytest.approx(noise.sum() / 40**2)
     assert found.difference.value == pytest.approx(a.mean() - b.mean())
+    scatter = ((a.var(axis=1, ddof=1) / 4) ** 2 / 5 + (b.var(axis=1, ddof=1) / 3) ** 2 / 4).sum()
+    assert found.detectable.degrees_of_freedom == pytest.approx(noise.sum() ** 2 / scatter)
     part = compare_models(a, b, population=100)
     square = (a.mean(axis=1) - b.mean(axis=1)).var(ddof=1)
     assert part.difference.standard_error**2 == pytest.approx(0.6 * square / 40 + 0.4 * noise.mean() / 40)
