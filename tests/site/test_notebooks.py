@@ -50,7 +50,7 @@ def test_the_notebook_prints_what_is_stored(path):
 
 def test_there_are_notebooks_and_each_was_run():
     nbformat = pytest.importorskip("nbformat", reason="pip install '.[notebooks]'")
-    assert len(NOTEBOOKS) >= 3
+    assert len(NOTEBOOKS) == 4
     for path in NOTEBOOKS:
         cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1)), path
