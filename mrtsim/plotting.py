@@ -189,8 +189,9 @@ def plot_rollouts(groups: Sequence[Mapping[str, Any]], best: Mapping[str, Any] |
         shown = [(row["group_size"], row["variance"]) for row in groups if math.isfinite(row["variance"])]
         panels[1].plot(*zip(*shown, strict=True), "o-", color=BLUE, markersize=3.5, linewidth=1)
         panels[1].plot(best["group_size"], best["variance"], "*", color=RED, markersize=13)
-        panels[1].set_ylabel("variance of the gradient at equal budget")
+        panels[1].set_ylabel("gradient variance")
         panels[1].set_ylim(0)
+        panels[1].ticklabel_format(axis="y", style="sci", scilimits=(-3, 5))
         panels[1].set_title(
             f"best: {_whole(best['n_prompts'])} prompts × {best['group_size']}", fontsize="medium"
         )
