@@ -39,6 +39,8 @@ examples:
     mrtsim pilot pilot.parquet --c-prompt 4 --c-response 1 --budget 400
   the cheapest way to tell two models like this one apart that differ by 0.2
     mrtsim pilot pilot.csv --c-prompt 4 --c-response 1 --detect 0.2 --correlation 0.5
+  gradients in place of losses, to plan training
+    mrtsim pilot gradients.parquet --vector-column gradient --c-prompt 4 --c-response 1 --budget 400
   prompts in groups of near-duplicates
     mrtsim pilot pilot.jsonl --group-column topic --c-prompt 4 --c-response 1 --budget 400
   the same judges for every prompt: how many prompts, and how many judges
@@ -64,6 +66,17 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--loss-column", default="loss", metavar="L", help="losses (default loss)")
     group.add_argument(
         "--group-column", metavar="G", help="groups of redundant prompts: estimates V_g as a third component"
+    )
+    group.add_argument(
+        "--vector-column",
+        metavar="G",
+        help="a list of numbers per response, such as its gradient, in place of the loss: components are then traces, "
+        "and K* is for training",
+    )
+    group.add_argument(
+        "--sketched",
+        action="store_true",
+        help="the vectors are random sketches, normal of variance 1/length and the same for all rows",
     )
     add_log(parser)
     add_judges(parser)
@@ -137,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
         loss_column=args.loss_column,
         group_column=args.group_column,
         judge_column=args.judge_column,
+        vector_column=args.vector_column,
         layout=args.layout,
         format=args.format,
         missing_ids=args.missing_ids,
@@ -144,7 +158,8 @@ def run(args: argparse.Namespace) -> int:
     if rows.judges is not None:
         return run_crossed(args, rows, crossed)
     try:
-        grown = grow(args, PromptSums.of(rows.losses, rows.prompts, rows.groups), cost)
+        sums = PromptSums.of(rows.losses, rows.prompts, rows.groups, sketched=args.sketched)
+        grown = grow(args, sums, cost)
     except InputError as error:
         raise InputError(f"{told(args.files)}: {error}") from None
     pilot = replace(grown.pilot, warnings=(*grown.pilot.warnings, *_common_judges(rows, grown.pilot)))
@@ -161,6 +176,9 @@ def _common_judges(rows: Pilot, pilot: PilotEstimate) -> Iterator[str]:
     """Whether responses that share an id nobody mentioned differ alike in all prompts."""
     from mrtsim.pilot.common_judges import common_judge_warnings
     from mrtsim.tables.pilots import POSITION
+
+    if pilot.vectors:
+        return iter(())
 
     def remedy(column: str) -> str:
         if column == POSITION:
@@ -190,6 +208,14 @@ def _cost(args: argparse.Namespace) -> Cost | None:
                 raise InputError(f"--{name.replace('_', '-')} belongs to a plan: {goals}")
         if args.plan_at != "estimate":
             raise InputError(f"--plan-at belongs to a plan: {goals}")
+    if args.sketched and args.vector_column is None:
+        raise InputError("--sketched is for --vector-column")
+    if args.vector_column is not None:
+        for name in ("population", "candidates", "group_population", "detect"):
+            if getattr(args, name) is not None:
+                raise InputError(
+                    f"--{name.replace('_', '-')} is for losses: it does not go with --vector-column"
+                )
     if args.redundancy is not None and args.group_column is None:
         raise InputError("--redundancy needs --group-column: without groups every prompt stands for itself")
     if args.c_prompt is None:
@@ -266,7 +292,7 @@ def _record(grown: Grown, cost: Cost | None, planned: Planned | None, notes: Seq
         record["growth"] = growth_record(grown)
     if cost is not None:
         record["k_star"] = pilot.k_star(cost).to_dict()
-        record["k_star_for"] = "evaluation"
+        record["k_star_for"] = "training" if pilot.vectors else "evaluation"
         if planned is not None:
             record["plan"] = planned[0].to_dict()
             fixed = planned[3]["n_prompts"] is not None  # K alone is free: other K cost more
@@ -289,11 +315,11 @@ def _text(
             if grown.k_stars
             else [("K*", pilot.k_star(cost), "best responses per prompt")]
         )
-    lines = [f"{told(args.files)}: {pilot_text(pilot, args.loss_column, stars)}"]
+    lines = [f"{told(args.files)}: {pilot_text(pilot, args.vector_column or args.loss_column, stars)}"]
     lines += ["", *growth_lines(grown)] if pilot.group is not None else []
     if cost is not None:
         costs = f"where a prompt costs {number(cost.prompt)} and a response {number(cost.response)}"
-        lines += ["", *_what_for(costs)]
+        lines += ["", *_what_for(costs, vectors=pilot.vectors)]
     if planned is not None and cost is not None:
         plan, components, _, _ = planned
         at = {
@@ -341,10 +367,15 @@ def _moved(args: argparse.Namespace, pilot: PilotEstimate, components: VarianceC
     return [*textwrap.wrap(moved, 98, initial_indent="  ", subsequent_indent="  "), ""]
 
 
-def _what_for(costs: str) -> list[str]:
+def _what_for(costs: str, *, vectors: bool) -> list[str]:
     """What K* of this pilot is for."""
     said = (
         f"K* is for an evaluation, {costs}: how well the mean loss is known. For training take a pilot of gradients "
         "(--vector-column): there K* was 2 to 10 times that of losses."
     )
+    if vectors:
+        said = (
+            f"K* is for training, {costs}: how well the mean of these vectors is known. For an evaluation take a "
+            "pilot of losses."
+        )
     return [textwrap.fill(said, 100, initial_indent="  ", subsequent_indent="  ")]

@@ -24,6 +24,8 @@ ELSEWHERE = {
     "method": "anova",
     "plan_at": "estimate",
     "plot": None,
+    "vector_column": None,
+    "sketched": False,
     "detect": None,
     "growth": None,
     "c_group": None,

@@ -51,7 +51,9 @@ class PilotEstimate(Display):
         group: V_g, or None without groups.
         ratio: V_{y|x} / (r V_g + V_{x|g}), which is V_{y|x} / V_x without groups: what K* rests on.
         icc: share of the variance that responses to one prompt have in common.
-        mean: mean over prompts of the mean loss, with its standard error `standard_error`.
+        mean: mean over prompts of the mean loss, with its standard error `standard_error`; of vectors the length of
+            the mean vector, and the root of the mean squared length of its error.
+        vectors: whether the components are traces, of vectors in place of losses (`docs/gradients.md`).
         redundancy: r, prompts per group that the ratio and K* are for; 1 without groups, 0 for the same groups.
         mean_group_size: prompts among which a group's cost is shared; 1 without groups.
         growth: "new" where groups are a sample, "same" where they are all there are (`mrtsim.pilot.growth`).
@@ -72,6 +74,7 @@ class PilotEstimate(Display):
     redundancy: float
     mean_group_size: Fraction
     growth: Growth
+    vectors: bool
     method: Method
     confidence: float
     warnings: tuple[str, ...]
@@ -189,6 +192,7 @@ def estimate_components(
     growth: Growth = "new",
     interval: str = DEFAULT,
     population: int | None = None,
+    sketched: bool = False,
 ) -> PilotEstimate: ...
 
 
@@ -216,12 +220,14 @@ def estimate_components(
     growth: Growth = "new",
     interval: str = DEFAULT,
     population: int | None = None,
+    sketched: bool = False,
 ) -> PilotEstimate | CrossedEstimate:
     """Estimate V_x and V_{y|x} (with groups also V_g, with judges V_p, V_j, V_pj and V_r) from per-response losses.
 
     Args:
         losses: (rows,), one row per response in any order; or (prompts, responses) without `prompts`; or the
-            `PromptSums` of a pilot, which hold prompts and groups already.
+            `PromptSums` of a pilot, which hold prompts and groups already. Or (rows, features) with `prompts`, one
+            vector (a gradient, say) per response: every component is then the trace of a covariance matrix.
         prompts: (rows,), which prompt each row belongs to: text or numbers.
         groups: (rows,), which group of near-duplicate prompts each row belongs to.
         judges: (rows,), which judge (seed, checkpoint) each row belongs to, where the same ones see every prompt; or
@@ -237,6 +243,8 @@ def estimate_components(
         interval: name of the interval method, see `mrtsim.pilot.intervals`.
         population: P, where the mean over a given set of P prompts is meant, from which these were drawn or which they
             are: then its standard error knows the share of them (`given_prompts_error`).
+        sketched: whether the vectors are random sketches of longer ones, normal of variance 1/features and the same
+            for all rows: the intervals then allow for the sketch.
 
     Returns:
         The estimates, their intervals, and what to know before acting on them: a `CrossedEstimate` with judges, else
@@ -256,6 +264,8 @@ def estimate_components(
             raise InputError(
                 "judges go with method='anova' alone, and without groups, redundancy, growth or interval"
             )
+        if sketched:
+            raise InputError("sketched is for vectors, which do not go with judges")
         if population is not None:
             raise InputError(
                 "population does not go with judges: they are drawn, whichever prompts are given"
@@ -269,14 +279,16 @@ def estimate_components(
         raise InputError(f"confidence is {confidence}; it must lie between 0 and 1, such as 0.95")
     limits_by = interval_method(interval)
     if not isinstance(losses, PromptSums):
-        pilot = PromptSums.of(losses, prompts, groups)
-    elif prompts is None and groups is None:
+        pilot = PromptSums.of(losses, prompts, groups, sketched=sketched)
+    elif prompts is None and groups is None and not sketched:
         pilot = losses
     else:
         raise InputError(
             "PromptSums hold prompts and groups already: give either sums, or losses with `prompts`"
         )
     check(pilot)
+    if pilot.vectors and (method != "anova" or interval != DEFAULT or population is not None):
+        raise InputError("vectors go with method='anova' and the default interval, and without population")
     if growth not in get_args(Growth):
         raise InputError(f"growth is {growth!r}; choose one of {', '.join(get_args(Growth))}")
     mean_group_size = Fraction(pilot.n_prompts, pilot.group_sizes.size)
@@ -308,7 +320,7 @@ def estimate_components(
         group=None if limits.group is None else component_estimate(components.group, limits.group),
         ratio=component_estimate(_ratio(planning), limits.ratio),
         icc=component_estimate(total / (total + components.response), limits.icc),
-        mean=float(pilot.means.mean()),
+        mean=_mean(pilot),
         standard_error=standard_error,
         n_prompts=pilot.n_prompts,
         n_responses=int(pilot.counts.sum()),
@@ -316,6 +328,7 @@ def estimate_components(
         redundancy=redundancy,
         mean_group_size=mean_group_size,
         growth=growth,
+        vectors=pilot.vectors,
         method=method,
         confidence=confidence,
         warnings=(
@@ -342,6 +355,14 @@ def _columns(losses: ArrayLike, standard_error: float) -> Iterator[str]:
         remedy=lambda _: f"give judges=range({k}), unless each prompt's losses were sorted",
         standard_error=standard_error,
     )
+
+
+def _mean(pilot: PromptSums) -> float:
+    """Mean over prompts of the mean loss, or the length of the mean vector."""
+    if pilot.distances is not None:  # mean |g_i - g|^2 = mean |g_i|^2 - |g|^2
+        return math.sqrt(max(0.0, float((pilot.means[0] ** 2 - pilot.distances).mean())))
+    mean = pilot.means.mean(axis=-1)
+    return float(np.linalg.norm(mean)) if pilot.vectors else float(mean)
 
 
 def _planning(components: VarianceComponents, redundancy: float) -> VarianceComponents:
@@ -386,19 +407,19 @@ def anova_components(pilot: PromptSums) -> tuple[Floats, Floats, Floats]:
     n = pilot.counts
     total, prompts = n.sum(), n.size
     response = pilot.within.sum(axis=-1) / (total - prompts)
-    deviations = pilot.means - (n * pilot.means).sum(axis=-1, keepdims=True) / total
     if pilot.starts is None:
         k0 = (total - (n**2).sum() / total) / (prompts - 1)
-        between = (n * deviations**2).sum(axis=-1) / (prompts - 1)
+        between = (n * pilot.squares_about_mean(n)).sum(axis=-1) / (prompts - 1)
         return np.zeros_like(response), (between - response) / k0, response
 
+    deviations = pilot.means - (n * pilot.means).sum(axis=-1, keepdims=True) / total
     size = pilot.per_cluster(n)
     group_means = pilot.per_cluster(n * deviations) / size
     groups = size.size
     nested = (pilot.per_cluster(n**2) / size).sum()
-    ss_prompt = (n * (deviations - pilot.per_prompt(group_means)) ** 2).sum(axis=-1)
+    ss_prompt = (n * pilot.squared(deviations - pilot.per_prompt(group_means))).sum(axis=-1)
     prompt = (ss_prompt - (prompts - groups) * response) / (total - nested)
-    ss_group = (size * group_means**2).sum(axis=-1)
+    ss_group = (size * pilot.squared(group_means)).sum(axis=-1)
     group = (ss_group - (groups - 1) * response - (nested - (n**2).sum() / total) * prompt) / (
         total - (size**2).sum() / total
     )

@@ -56,12 +56,12 @@ def mean_standard_error(
         )
     if population is not None:
         return math.sqrt(given_prompts_error(sums.means, [sums], population, candidates)[0])
-    deviations = sums.per_cluster(sums.means - sums.means.mean())
-    between = float((deviations**2).sum() / (n**2 - (size**2).sum()))
     if sums.starts is None:
-        return math.sqrt(between)
+        return math.sqrt(float(sums.squares_about_mean(sums.counts * 0 + 1).sum()) / (n * (n - 1)))
+    deviations = sums.per_cluster(sums.means - sums.means.mean(axis=-1, keepdims=True))
+    between = float(sums.squared(deviations).sum() / (n**2 - (size**2).sum()))
     centres = sums.per_prompt(sums.per_cluster(sums.means) / size)
-    within = float(((sums.means - centres) ** 2).sum()) / max(n - size.size, 1) / n
+    within = float(sums.squared(sums.means - centres).sum()) / max(n - size.size, 1) / n
     if growth == "same":
         return math.sqrt(within)
     share = 0.0

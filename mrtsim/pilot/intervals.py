@@ -120,7 +120,7 @@ def limits_of(squares: MeanSquares, confidence: float, redundancy: float, *, inf
     if squares.prompts is None:
         excess = s.value / (h * m.value)
         relative = logs["S"] - np.log(squares.between_response_without) - logs["M"]
-        error = jackknife_covariance(relative, relative)
+        error = jackknife_covariance(relative, relative) + s.common
         low, high = around(
             excess, bounds_s.quantile, error + s.tail + bounds_m.inflation, error + bounds_s.inflation
         )
@@ -174,7 +174,8 @@ class _Bounds:
 
     @classmethod
     def of(cls, x: MeanSquare, logs: Floats, confidence: float, inflate: bool) -> _Bounds:
-        error, quantile = jackknife_covariance(logs, logs), t_quantile(x.clusters - 1, confidence)
+        error = jackknife_covariance(logs, logs) + x.common
+        quantile = t_quantile(x.clusters - 1, confidence)
         variance = error + x.tail
         e = inflation(x, error, quantile, confidence) if inflate else x.tail + 0 * error
         return cls(x.value, around(x.value, quantile, variance, error + e), logs, variance, quantile, e)
@@ -182,7 +183,7 @@ class _Bounds:
     @classmethod
     def relative(cls, x: MeanSquare, logs: Floats, own: _Bounds, m: MeanSquare, e_m: Floats) -> _Bounds:
         """Of X / M."""
-        error, value = jackknife_covariance(logs, logs), x.value / m.value
+        error, value = jackknife_covariance(logs, logs) + x.common, x.value / m.value
         limits = around(value, own.quantile, error + x.tail + e_m, error + own.inflation)
         return cls(value, limits, logs, error + x.tail, own.quantile, own.inflation)
 

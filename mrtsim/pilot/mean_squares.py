@@ -42,6 +42,8 @@ class MeanSquare:
         contributions: how many there are.
         normal_kurtosis: what their kurtosis would be with normal effects and endless data.
         tail: variance of its logarithm that this pilot cannot show, (...): see `unseen_tail`.
+        common: variance of its logarithm that all clusters share, so that leaving one out does not show it: 2/m of
+            vectors that are random sketches of m dimensions.
     """
 
     value: Floats
@@ -52,6 +54,7 @@ class MeanSquare:
     contributions: int
     normal_kurtosis: float
     tail: Floats | float = 0.0
+    common: float = 0.0
 
     @property
     def usual_excess(self) -> float:
@@ -143,25 +146,25 @@ def _of_prompts(sums: PromptSums, response: MeanSquare) -> MeanSquares:
     by = Weighted(np.ones(n.shape[-1]))
     if np.ptp(n) > 0:
         for _ in range(2):
-            s = by.mean_square(by.deviations(sums.means) ** 2)
+            s = by.mean_square(sums.squares_about_mean(by.weights))
             theta = np.maximum((s - by.expected(1 / n) * m) / m, LEAST_RATIO)
             by = Weighted(n / (1 + theta * n))
-    deviations = by.deviations(sums.means)
-    squares = deviations**2
+    squares = sums.squares_about_mean(by.weights)
     s, h = by.mean_square(squares), by.expected(1 / n)
     variance = np.maximum(s - h * m, 0) + m / n
-    z = deviations / np.sqrt(variance)
     theta = np.maximum(s / m - h, 0)
-    skewness, z_kurtosis = shape(z)
+    z = None if sums.vectors else by.deviations(sums.means) / np.sqrt(variance)
+    skewness, tail = _skewed(z)
     between = MeanSquare(
         value=s[..., 0],
         without=by.mean_square_without(squares),
         clusters=_effective(by.weights * variance),
         effective=_effective((n / (1 + theta * n)) ** 2),
-        kurtosis=shape(z**2, centre=True)[1],
+        kurtosis=shape(squares / variance, centre=True)[1],
         contributions=n.shape[-1],
         normal_kurtosis=KURTOSIS_OF_SQUARES,
-        tail=unseen_tail(skewness, z_kurtosis, z.shape[-1]),
+        tail=tail,
+        common=_sketched(sums),
     )
     return MeanSquares(
         between=between,
@@ -188,6 +191,7 @@ def response_mean_square(*samples: PromptSums) -> MeanSquare:
         kurtosis=shape(spread[..., several] / np.sqrt(both[several]), centre=True)[1],
         contributions=int(several.sum()),
         normal_kurtosis=3 + 12 * float((1 / both[several]).mean()),
+        common=max(map(_sketched, samples)),
     )
 
 
@@ -198,7 +202,7 @@ def _of_groups(sums: PromptSums, response: MeanSquare) -> MeanSquares:
     for last in (False, False, True):
         size = sums.per_cluster(u)  # U_g
         centres = sums.per_cluster(u * sums.means) / size
-        squares = sums.per_cluster(u * (sums.means - sums.per_prompt(centres)) ** 2)  # Q_g
+        squares = sums.per_cluster(u * sums.squared(sums.means - sums.per_prompt(centres)))  # Q_g
         shares = sums.per_cluster(u**2) / size
         degrees = size - shares
         noise = sums.per_cluster(u / n) - sums.per_cluster(u**2 / n) / size
@@ -207,7 +211,8 @@ def _of_groups(sums: PromptSums, response: MeanSquare) -> MeanSquares:
         own_prompt = shares / size  # sum u^2 / U^2: what a group's mean has of V_{x|g}
         own_response = sums.per_cluster(u**2 / n) / size**2
         deviations = by.deviations(centres)
-        b, p, h_b = by.mean_square(deviations**2), by.expected(own_prompt), by.expected(own_response)
+        squares_between = sums.squared(deviations)
+        b, p, h_b = by.mean_square(squares_between), by.expected(own_prompt), by.expected(own_response)
         v_prompt = a - h_a * m
         v_group = b - p * a + (p * h_a - h_b) * m
         theta_group = np.maximum(v_group / m, 0)
@@ -216,21 +221,21 @@ def _of_groups(sums: PromptSums, response: MeanSquare) -> MeanSquares:
 
     v_prompt, v_group = np.maximum(v_prompt, 0), np.maximum(v_group, 0)
     variance = v_group + v_prompt * own_prompt + m * own_response
-    z = deviations / np.sqrt(variance)
-    skewness, z_kurtosis = shape(z)
+    skewness, tail = _skewed(None if sums.vectors else deviations / np.sqrt(variance))
     several = r > 1
     expected = v_prompt * degrees + m * noise
     spread = (squares / expected - 1)[..., several] * np.sqrt(r[several] - 1)
     within_groups = _effective(r - 1)
     between = MeanSquare(
         value=b[..., 0],
-        without=by.mean_square_without(deviations**2),
+        without=by.mean_square_without(squares_between),
         clusters=_effective(by.weights * variance),
         effective=_effective((size / (1 + theta_group * size)) ** 2),
-        kurtosis=shape(z**2, centre=True)[1],
+        kurtosis=shape(squares_between / variance, centre=True)[1],
         contributions=r.size,
         normal_kurtosis=KURTOSIS_OF_SQUARES,
-        tail=unseen_tail(skewness, z_kurtosis, z.shape[-1]),
+        tail=tail,
+        common=_sketched(sums),
     )
     prompts = MeanSquare(
         value=a[..., 0],
@@ -240,6 +245,7 @@ def _of_groups(sums: PromptSums, response: MeanSquare) -> MeanSquares:
         kurtosis=shape(spread, centre=True)[1],
         contributions=int(several.sum()),
         normal_kurtosis=3 + 12 * float((1 / (r[several] - 1)).mean()),
+        common=_sketched(sums),
     )
     return MeanSquares(
         between=between,
@@ -251,6 +257,19 @@ def _of_groups(sums: PromptSums, response: MeanSquare) -> MeanSquares:
         between_prompt=p[..., 0],
         prompt_response=h_a[..., 0],
     )
+
+
+def _skewed(z: Floats | None) -> tuple[Floats, Floats]:
+    """Skewness of standardised means and the tail that it announces; vectors have neither."""
+    if z is None:
+        return np.zeros(()), np.zeros(())
+    skewness, kurtosis = shape(z)
+    return skewness, unseen_tail(skewness, kurtosis, z.shape[-1])
+
+
+def _sketched(sums: PromptSums) -> float:
+    """Variance that a random sketch adds to the logarithm of a trace, in the worst case of one direction."""
+    return 0.0 if sums.sketch is None else 2 / sums.sketch
 
 
 def unseen_tail(skewness: Floats, kurtosis: Floats, clusters: int) -> Floats:

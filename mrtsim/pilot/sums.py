@@ -30,7 +30,8 @@ class PromptSums:
     """Sufficient statistics of a pilot, one column per prompt; prompts of one group stand side by side.
 
     `PromptSums.of` makes them from losses. Leading axes of `means` and `within` are independent pilots of one design
-    (simulations use them).
+    (simulations use them). Where the responses have vectors in place of losses (gradients, say) `vectors` is true: the
+    leading axis of `means` is that of the features, and squares are those of lengths, so that components are traces.
 
     Attributes:
         counts: K_i, responses per prompt, (prompts,).
@@ -39,6 +40,10 @@ class PromptSums:
         starts: index of each group's first prompt, (groups,); None without groups.
         labels: each prompt's name, (prompts,); None where prompts have none, and then nothing can be merged.
         group_labels: each group's name, (groups,); None without groups or names.
+        vectors: whether `means` are vectors, (features, prompts).
+        distances: squared distance of each prompt's mean vector from their mean, (prompts,), where the vectors
+            themselves are not there (`of_norms`); else None.
+        sketch: dimensions of the random sketch that the vectors are; None where they are none.
     """
 
     counts: Floats
@@ -47,19 +52,28 @@ class PromptSums:
     starts: Ints | None = None
     labels: pa.Array | None = None
     group_labels: pa.Array | None = None
+    vectors: bool = False
+    distances: Floats | None = None
+    sketch: int | None = None
 
     @classmethod
     def of(
-        cls, losses: ArrayLike, prompts: ArrayLike | None = None, groups: ArrayLike | None = None
+        cls,
+        losses: ArrayLike,
+        prompts: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        *,
+        sketched: bool = False,
     ) -> PromptSums:
         """The sums of losses.
 
         Args:
             losses: (rows,), one row per response in any order; or (prompts, responses) without `prompts`. An array or
-                an Arrow column, as are the others.
+                an Arrow column, as are the others. Or (rows, features) with `prompts`: one vector per response.
             prompts: (rows,), which prompt each row belongs to: text or numbers.
             groups: (rows,), which group of near-duplicate prompts each row belongs to; one per prompt without
                 `prompts`.
+            sketched: whether the vectors are random sketches, normal of variance 1/features and the same for all rows.
 
         Returns:
             The sums. Parts of a pilot may hold one prompt, or one response per prompt; what is too little for an
@@ -69,23 +83,67 @@ class PromptSums:
             InputError: a loss is not a finite number, a label is missing, or a prompt is in two groups.
         """
         loss, prompt_of, labels, group = _rows(losses, prompts, groups)
-        counts = np.bincount(prompt_of).astype(np.float64)
-        # Two passes, from the mean outwards: losses far from zero lose no digits.
-        centre = float(loss.mean())
-        means = np.bincount(prompt_of, weights=loss - centre) / counts
-        residuals = loss - centre - means[prompt_of]
-        within = np.bincount(prompt_of, weights=residuals**2).astype(np.float64, copy=False)
+        if loss.ndim == 2:
+            vectors = _of_vectors(loss, prompt_of, sketched)
+            parts = cls(*vectors, labels=labels, vectors=True, sketch=loss.shape[1] if sketched else None)
+        else:
+            if sketched:
+                raise InputError("sketched is for vectors: losses of shape (rows, features) with `prompts`")
+            parts = cls(*_of_numbers(loss, prompt_of), labels=labels)
         if group is None:
-            return cls(counts, means + centre, within, labels=labels)
+            return parts
         row_group, group_labels = group
-        group_of = np.empty(counts.size, np.int64)
+        group_of = np.empty(parts.counts.size, np.int64)
         group_of[prompt_of] = row_group
         strays = np.flatnonzero(group_of[prompt_of] != row_group)
         if strays.size:
             raise InputError(
                 f"row {strays[0]} puts its prompt in a second group: a prompt belongs to one group"
             )
-        return _in_groups(cls(counts, means + centre, within, labels=labels), group_of, group_labels)
+        return _in_groups(parts, group_of, group_labels)
+
+    @classmethod
+    def of_norms(
+        cls,
+        counts: ArrayLike,
+        square_norms: ArrayLike,
+        mean_square_norms: ArrayLike,
+        inner_products: ArrayLike,
+    ) -> PromptSums:
+        """The sums of vectors of which only lengths and inner products are kept; every prompt has as many responses.
+
+        Args:
+            counts: K, responses per prompt, (prompts,), all equal.
+            square_norms: sum_j |g_ij|^2, of the responses' vectors, (prompts,).
+            mean_square_norms: |g_i|^2, of each prompt's mean vector g_i, (prompts,).
+            inner_products: of g_i with the mean g of all g_i, (prompts,); their mean is |g|^2.
+
+        Raises:
+            InputError: unequal counts, or numbers that no vectors have.
+        """
+        n, norms, mean_norms, inner = (
+            np.atleast_1d(finite_losses(a)) for a in (counts, square_norms, mean_square_norms, inner_products)
+        )
+        if n.ndim != 1 or {norms.shape, mean_norms.shape, inner.shape} != {n.shape}:
+            raise InputError("give one count, two squared norms and one inner product per prompt")
+        if np.any(n != n[0]) or n[0] < 1 or n[0] != np.floor(n[0]):
+            raise InputError(
+                "norms alone need as many responses to each prompt: with unequal numbers prompts are weighed, and the "
+                "mean that distances are from moves"
+            )
+        within, distances = norms - n * mean_norms, mean_norms - 2 * inner + inner.mean()
+        slack = 1e-6 * (norms / n + mean_norms + np.abs(inner))
+        if np.any(within < -n * slack) or np.any(distances < -slack):
+            raise InputError(
+                "no vectors have these norms: square_norms are sums over responses, the others are of means"
+            )
+        return cls(
+            counts=n,
+            means=np.sqrt(np.maximum(mean_norms, 0))[None],
+            within=np.maximum(within, 0),
+            vectors=True,
+            distances=np.maximum(distances, 0),
+        )
 
     def merge(self, other: PromptSums) -> PromptSums:
         """The sums of both parts together; a prompt of both counts once, with the responses of both.
@@ -102,16 +160,25 @@ class PromptSums:
             raise InputError(
                 "one part has groups and the other has none: give groups for both, or for neither"
             )
+        if (self.vectors, self.sketch, self.means.shape[:-1]) != (
+            other.vectors,
+            other.sketch,
+            other.means.shape[:-1],
+        ):
+            raise InputError("the parts hold vectors of different kinds or lengths: they cannot be merged")
         labels, place = _union(self.labels, other.labels, "prompts")
         mine, theirs = place[: self.counts.size], place[self.counts.size :]
-        counts, means, within = np.zeros((3, len(labels)))
-        counts[mine], means[mine], within[mine] = self.counts, self.means, self.within
-        before, shift = counts[theirs], other.means - means[theirs]
+        counts, within = np.zeros((2, len(labels)))
+        means = np.zeros((*self.means.shape[:-1], len(labels)))
+        counts[mine], means[..., mine], within[mine] = self.counts, self.means, self.within
+        before, shift = counts[theirs], other.means - means[..., theirs]
         counts[theirs] += other.counts
         share = other.counts / counts[theirs]
-        means[theirs] += share * shift
-        within[theirs] += other.within + before * share * shift**2
-        both = PromptSums(counts, means, within, labels=labels)
+        means[..., theirs] += share * shift
+        within[theirs] += other.within + before * share * self.squared(shift)
+        both = replace(
+            self, counts=counts, means=means, within=within, starts=None, labels=labels, group_labels=None
+        )
         if self.group_labels is None or other.group_labels is None:
             return both
         group_labels, group_place = _union(self.group_labels, other.group_labels, "groups")
@@ -124,6 +191,17 @@ class PromptSums:
             raise InputError(f"prompt {name} is in one group in the first part and in another in the second")
         group_of[theirs] = new
         return _in_groups(both, group_of, group_labels)
+
+    def squared(self, values: Floats) -> Floats:
+        """Squares of numbers, or of the lengths of vectors (features, ...)."""
+        return (values**2).sum(axis=0) if self.vectors else values**2
+
+    def squares_about_mean(self, weights: Floats) -> Floats:
+        """Squared distance of each prompt's mean from their weighted mean."""
+        if self.distances is not None:
+            return self.distances
+        centre = (weights * self.means).sum(axis=-1, keepdims=True) / weights.sum(axis=-1, keepdims=True)
+        return self.squared(self.means - centre)
 
     @property
     def n_prompts(self) -> int:
@@ -163,15 +241,17 @@ def _rows(
     loss = finite_losses(losses)
     if prompts is None and loss.ndim != 2:
         raise InputError("give `prompts`, one per loss, or losses of shape (prompts, responses)")
-    if prompts is not None and loss.ndim != 1:
-        raise InputError(f"with `prompts`, losses must be one-dimensional, not of shape {loss.shape}")
+    if prompts is not None and loss.ndim not in (1, 2):
+        raise InputError(
+            f"with `prompts`, losses have the shape (rows,), or (rows, features) for vectors, not {loss.shape}"
+        )
     if prompts is not None:
-        prompt_of, labels = codes(prompts, loss.size, "prompts", "loss")
+        prompt_of, labels = codes(prompts, len(loss), "prompts", "loss")
         return (
             loss,
             prompt_of,
             labels,
-            None if groups is None else codes(groups, loss.size, "groups", "loss"),
+            None if groups is None else codes(groups, len(loss), "groups", "loss"),
         )
     n_prompts, per_prompt = loss.shape
     group = None
@@ -179,6 +259,33 @@ def _rows(
         group_of, group_labels = codes(groups, n_prompts, "groups", "prompt")
         group = np.repeat(group_of, per_prompt), group_labels
     return loss.ravel(), np.repeat(np.arange(n_prompts), per_prompt), None, group
+
+
+def _of_numbers(loss: Floats, prompt_of: Ints) -> tuple[Floats, Floats, Floats]:
+    """Counts, means and squares within, in two passes from the mean outwards: losses far from zero lose no digits."""
+    counts, centre = np.bincount(prompt_of).astype(np.float64), float(loss.mean())
+    means = np.bincount(prompt_of, weights=loss - centre) / counts
+    residuals = loss - centre - means[prompt_of]
+    within = np.bincount(prompt_of, weights=residuals**2).astype(np.float64, copy=False)
+    return counts, means + centre, within
+
+
+def _of_vectors(vectors: Floats, prompt_of: Ints, sketched: bool) -> tuple[Floats, Floats, Floats]:
+    """Counts, means (features, prompts) and squares of lengths within."""
+    if vectors.shape[1] == 0 or (sketched and vectors.shape[1] < 2):
+        raise InputError(
+            "the vectors have no features" if not sketched else "a sketch has two dimensions or more"
+        )
+    order = np.argsort(prompt_of, kind="stable")
+    counts = np.bincount(prompt_of).astype(np.float64)
+    starts = np.concatenate([[0], np.cumsum(counts[:-1])]).astype(np.int64)
+    centre = vectors.mean(axis=0)
+    # (rows, features), sorted by prompt
+    residuals = vectors[order] - centre
+    means = np.add.reduceat(residuals, starts, axis=0) / counts[:, None]
+    residuals -= np.repeat(means, counts.astype(np.int64), axis=0)
+    within = np.add.reduceat(np.einsum("rf,rf->r", residuals, residuals), starts)
+    return counts, np.ascontiguousarray((means + centre).T), within
 
 
 def finite_losses(losses: Any, name: str = "losses") -> Floats:
@@ -279,7 +386,7 @@ def _in_groups(sums: PromptSums, group_of: Ints, group_labels: pa.Array) -> Prom
     return replace(
         sums,
         counts=sums.counts[order],
-        means=sums.means[order],
+        means=sums.means[..., order],
         within=sums.within[order],
         labels=None if sums.labels is None else sums.labels.take(order),
         starts=np.flatnonzero(np.diff(group_of[order], prepend=-1)),
@@ -343,7 +450,7 @@ def check(sums: PromptSums) -> None:
     largest = float((np.abs(means) + np.sqrt(within)).max())
     rounding = counts.sum() * (8 * np.finfo(float).eps * largest) ** 2
     if within.sum() <= rounding:
-        if np.ptp(means) ** 2 <= rounding:
+        if np.ptp(means, axis=-1).max() ** 2 <= rounding:
             raise InputError("all losses are equal: there is no variance to divide")
         raise InputError(
             "the responses of every prompt have the same loss, so V_y|x is estimated at 0: is the loss a property of "

@@ -42,16 +42,17 @@ def pilot_rows(pilot: PilotEstimate) -> tuple[tuple[str, ...], list[Row]]:
 
 
 def pilot_text(
-    pilot: PilotEstimate, loss: str = "loss", more: Iterable[tuple[str, Estimate, str]] = ()
+    pilot: PilotEstimate, loss: str | None = None, more: Iterable[tuple[str, Estimate, str]] = ()
 ) -> str:
     """How much data a pilot has, its mean, and its estimates with `more` of them."""
     per_prompt = number(pilot.n_responses / pilot.n_prompts)
     groups = "" if pilot.n_groups is None else f" in {pilot.n_groups} groups"
     header, rows = pilot_rows(pilot)
+    mean = f"length of the mean {loss or 'vector'}" if pilot.vectors else f"mean {loss or 'loss'}"
     return "\n".join(
         [
             f"{pilot.n_responses} responses to {pilot.n_prompts} prompts{groups}, {per_prompt} per prompt",
-            f"mean {loss} {number(pilot.mean)}, standard error {number(pilot.standard_error)}",
+            f"{mean} {number(pilot.mean)}, standard error {number(pilot.standard_error)}",
             "",
             table([*rows, *(estimate_row(*row) for row in more)], header),
         ]

@@ -170,10 +170,8 @@ def _chosen_counts(sums: PromptSums) -> Iterator[str]:
     """Numbers of responses that go with the losses."""
     several = sums.counts > 1
     spread = sums.within[several] / (sums.counts[several] - 1)
-    for counts, value, what in (
-        (sums.counts, sums.means, "mean"),
-        (sums.counts[several], spread, "spread"),
-    ):
+    of_means = [] if sums.vectors else [(sums.counts, sums.means, "mean")]
+    for counts, value, what in (*of_means, (sums.counts[several], spread, "spread")):
         if np.ptp(counts) > 0 and np.ptp(value) > 0 and counts.size > 10:
             correlation = float(np.corrcoef(counts, value)[0, 1])
             if abs(correlation) * math.sqrt(counts.size - 1) > 3.29:  # one in a thousand by chance
