@@ -69,7 +69,8 @@ def read_of_log(args: argparse.Namespace) -> Any:
                 option = f"--{name.replace('_', '-')}"
                 raise InputError(f"{option} belongs to a log: say --log lm-eval, inspect or lighteval")
         return None
-    for name in ("prompt_column", "loss_column", "group_column", "layout", "format"):
+    columns = ("prompt_column", "loss_column", "group_column", "judge_column", "vector_column")
+    for name in (*columns, "layout", "format"):
         if getattr(args, name, None) != args.parser.get_default(name):
             raise InputError(f"--{name.replace('_', '-')} does not go with --log, which knows its columns")
     from mrtsim.tables.logs import read_log

@@ -243,7 +243,8 @@ def _rows(
         raise InputError("give `prompts`, one per loss, or losses of shape (prompts, responses)")
     if prompts is not None and loss.ndim not in (1, 2):
         raise InputError(
-            f"with `prompts`, losses must be one-dimensional, or (rows, features) for vectors, not of shape {loss.shape}"
+            "with `prompts`, losses must be one-dimensional, or (rows, features) for vectors, not of shape "
+            f"{loss.shape}"
         )
     if prompts is not None:
         prompt_of, labels = codes(prompts, len(loss), "prompts", "loss")

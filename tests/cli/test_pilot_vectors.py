@@ -79,6 +79,8 @@ def test_what_is_refused(capsys, gradients, tmp_path):
         ([path, *vector, "--loss-column", "nll"], "vectors or losses"),
         ([path, "--judge-column", "prompt_id", *vector], "--vector-column does not go with --judge-column"),
         ([path, "--vector-column", "grad"], "gradient"),
+        ([path, "--log", "inspect", *vector], "--vector-column does not go with --log"),
+        ([path, "--log", "inspect", "--judge-column", "j"], "--judge-column does not go with --log"),
         ([str(uneven), *vector], "a list of 3 features where others have 2"),
     ):
         assert message in refusal(capsys, *arguments), arguments
