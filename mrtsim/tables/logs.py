@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from mrtsim.tables.formats import Tables, open_tables
 from mrtsim.tables.pilots import Pilot, read_pilot
 from mrtsim.tables.values import as_list, number, shown
 
+ZSTANDARD = 93  # a method of zip
 # Inspect's grades: correct, partially correct, incorrect, no answer.
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 
@@ -130,6 +132,8 @@ def _inspect(sources: Tables, filter: str | None, metric: str | None) -> list[Sc
     found: list[Score] = []
     for path in _files(sources, (".eval", ".json")):
         log, samples = _inspect_samples(path)
+        if (status := log.get("status", "started")) != "success":
+            raise InputError(f"{path}: the run did not finish (status {status}): inspect eval-retry {path}")
         task = str(log.get("eval", {}).get("task", path.stem))
         names = list(dict.fromkeys(n for s in samples for n in _inspect_scores(s)))
         name = _one(metric, names, "--metric", str(path), "scorer")
@@ -152,18 +156,33 @@ def _inspect_samples(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
                 header = json.loads(
-                    archive.read("header.json" if "header.json" in names else "_journal/start.json")
+                    _entry(archive, "header.json" if "header.json" in names else "_journal/start.json")
                 )
-                inside = sorted(n for n in names if re.fullmatch(r"samples/.*\.json", n))
                 if "summaries.json" in names:
-                    return header, json.loads(archive.read("summaries.json"))
-                return header, [json.loads(archive.read(n)) for n in inside]
+                    return header, json.loads(_entry(archive, "summaries.json"))
+                inside = sorted(n for n in names if re.fullmatch(r"samples/.*\.json", n))
+                return header, [json.loads(_entry(archive, n)) for n in inside]
         log = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, RecursionError) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError, RecursionError) as error:
         raise InputError(f"{path}: not a log of Inspect ({shown(str(error))})") from None
     if not isinstance(log, dict) or not isinstance(log.get("samples"), list) or "eval" not in log:
         raise InputError(f"{path}: not a log of Inspect: no fields eval and samples")
     return log, log["samples"]
+
+
+def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A file of a zip; Inspect compresses by Zstandard, which Python reads from 3.14 on."""
+    info = archive.getinfo(name)
+    if info.compress_type != ZSTANDARD:
+        return archive.read(name)
+    import pyarrow as pa
+
+    file: Any = archive.fp
+    file.seek(info.header_offset)
+    name_length, extra_length = struct.unpack("<26xHH", file.read(30))
+    file.seek(name_length + extra_length, 1)
+    raw = file.read(info.compress_size)
+    return pa.CompressedInputStream(pa.BufferReader(raw), "zstd").read()
 
 
 def _inspect_scores(sample: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mrtsim.cli import main
-from tests.tables.writers import TEXT, rows_of, zstd
+from tests.tables.writers import TEXT, rows_of, write, zstd
 
 NUMBERS = (
     "1", "0.5", "4", "400", "1e12", "0", "-1", "nan", "inf", "1e999", "-1e308", "1e-400", "1_000", "٣", "0x10", "",
@@ -394,18 +394,16 @@ def process(line, before="pass"):
     return subprocess.run([sys.executable, "-c", program, *line], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_a_full_disk_is_a_message_and_leaves_nothing(tmp_path, suffix):
+@pytest.mark.parametrize("scattered", [False, True])
+@pytest.mark.parametrize(
+    "suffix", [".csv", ".jsonl.gz", ".jsonl.zst", ".json", ".jsonl", ".parquet", ".arrow"]
+)
+def test_a_full_disk_is_a_message_and_leaves_nothing(tmp_path, suffix, scattered):
     records = [dict(r) for r in rows(np.random.default_rng(0), "rows") * 200]
     for i, record in enumerate(records):
-        record["prompt_id"] = f"p{i // 3}"
-    source, out = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
-    if suffix == ".parquet":
-        source.write_bytes(typed(records, suffix))
-    elif suffix == ".csv":
-        source.write_bytes(text_csv(np.random.default_rng(1), records, hostile=False))
-    else:
-        source.write_text("".join(json.dumps(r) + "\n" for r in records))
+        record["prompt_id"] = f"p{i % 800 if scattered else i // 3}"
+        record["text"] = f"{i * 7919 % 10007} and {i * 104729 % 10007}"  # what compression cannot make small
+    source, out = write(tmp_path / f"in{suffix}", records), tmp_path / f"out{suffix}"
     line = [
         "select",
         str(source),

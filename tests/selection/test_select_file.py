@@ -567,3 +567,37 @@ def test_strings_of_a_million_characters_are_fields(tmp_path):
     writer.writerow(["a", "1", "x" * 1_000_000])
     (tmp_path / "pool.csv").write_text(buffer.getvalue())
     assert select_file(tmp_path / "pool.csv", tmp_path / "kept.csv", "bkon", 1).kept == 1
+
+
+@pytest.mark.stress
+def test_memory_does_not_grow_with_scattered_rows(tmp_path):
+    """A folder four times as large takes about the same memory: text is read twice, embeddings wait on disk."""
+    program = "import sys; from mrtsim.cli import main; sys.exit(main())"
+    memory = []
+    for size in (20_000, 80_000):
+        rng = np.random.default_rng(0)
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        for shard in range(4):
+            ids = rng.integers(0, 4000, size // 4)
+            vectors = rng.normal(size=(size // 4, 32)).round(3).tolist()
+            with (folder / f"{shard}.jsonl").open("w") as file:
+                for prompt, vector in zip(ids.tolist(), vectors, strict=True):
+                    row = {"prompt_id": prompt, "reward": vector[0], "embedding": vector, "text": "x" * 2000}
+                    file.write(json.dumps(row) + "\n")
+        arguments = [
+            "select",
+            str(folder),
+            "--strategy",
+            "dkon",
+            "-k",
+            "1",
+            "--out",
+            str(tmp_path / f"{size}.jsonl"),
+        ]
+        measured = f"import resource, subprocess, sys; subprocess.run({[sys.executable, '-c', program, *arguments]!r}, "
+        measured += "check=True, stdout=subprocess.DEVNULL)"
+        measured += "; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        done = subprocess.run([sys.executable, "-c", measured], check=True, capture_output=True, text=True)
+        memory.append(int(done.stdout) / 1024)
+    assert memory[1] - memory[0] < 60, memory  # 145 MB more of text, 8 MB more of embeddings

@@ -9,7 +9,7 @@ import pytest
 from mrtsim.cli import main
 from mrtsim.errors import InputError
 from mrtsim.tables.logs import read_log
-from tests.tables.writers import write
+from tests.tables.writers import write, zstd
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.integers(0, 2, (8, 3)).astype(float)
@@ -125,16 +125,61 @@ def write_eval(path, log):
             archive.writestr(f"samples/{sample['id']}_epoch_{sample['epoch']}.json", json.dumps(sample))
 
 
-@pytest.mark.parametrize("ending", [".json", ".eval"])
-def test_inspect(run, tmp_path, ending):
+def with_zstandard(path):
+    """The same zip with its files compressed by Zstandard, method 93, as Inspect writes them; `zipfile` cannot."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: zstd(archive.read(name)) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    data = bytearray(path.read_bytes())
+    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        start = data.find(mark)
+        while start >= 0:
+            data[start + at : start + at + 2] = (93).to_bytes(2, "little")
+            start = data.find(mark, start + 4)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("kind", [".json", ".eval", "zstandard"])
+def test_inspect(run, tmp_path, kind):
     log = inspect_log(SCORES)
-    path = tmp_path / f"2026-01-01_gsm8k{ending}"
-    if ending == ".json":
+    path = tmp_path / f"2026-01-01_gsm8k{'.eval' if kind == 'zstandard' else kind}"
+    if kind == ".json":
         path.write_text(json.dumps(log))
     else:
         write_eval(path, log)
+        if kind == "zstandard":
+            with_zstandard(path)
     check(run(path, "--log", "inspect"))
     check(run(tmp_path, "--log", "inspect"))
+
+
+def test_an_unfinished_run_is_not_a_pilot(run, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({**inspect_log(SCORES), "status": "error"}))
+    assert "the run did not finish (status error): inspect eval-retry a.json" in run(
+        "a.json", "--log", "inspect", code=2
+    )
+
+
+@pytest.mark.stress
+def test_a_log_that_inspect_wrote(run, tmp_path, monkeypatch):
+    """With its mock model and epochs: the same standard error, since both are over the questions' means."""
+    inspect_ai = pytest.importorskip("inspect_ai")
+    from inspect_ai.dataset import Sample
+    from inspect_ai.model import ModelOutput, get_model
+    from inspect_ai.scorer import match
+
+    answers = (ModelOutput.from_content("mockllm/model", "45"[int(i)]) for i in RNG.integers(0, 2, 1000))
+    questions = [Sample(input=f"q{i}", target="4") for i in range(10)]
+    task = inspect_ai.Task(dataset=questions, scorer=match())
+    model = get_model("mockllm/model", custom_outputs=answers)
+    (log,) = inspect_ai.eval(task, model=model, epochs=4, log_dir=str(tmp_path / "logs"), display="none")
+    found = run("logs", "--log", "inspect")
+    assert (found["n_prompts"], found["n_responses"]) == (10, 40)
+    metrics = log.results.scores[0].metrics
+    assert found["mean_loss"] == pytest.approx(1 - metrics["accuracy"].value)
+    assert found["standard_error"] == pytest.approx(metrics["stderr"].value)
 
 
 def test_inspect_with_several_scorers_and_keys(run, tmp_path):
