@@ -180,13 +180,15 @@ class TestPage:
     def test_the_comparison_joins_on_ids_and_names_what_is_opposite(self, stored):
         here = report.load(stored / "quick")
         found = here["real_pool"]
-        first, second, third, last = found.predictions
-        turned = replace(first, relation=above(0.0), quantity="the same in other words")
+        first, second, *others, last = found.predictions
+        assert first.outcome is HOLDS
+        turned = replace(first, relation=above(1e9), quantity="the same in other words")
         unsettled = replace(second, ours=Estimate(0.0, -9.0, 9.0))
-        there = {"real_pool": report.Found("real_pool", found.stored, [turned, unsettled, third])}
+        there = {"real_pool": report.Found("real_pool", found.stored, [turned, unsettled, *others])}
+        n = len(found.predictions)
         assert page.comparison_line(here, there) == (
-            "not among the committed ones: 1 of 4; opposite outcome: 1 of 4; same outcome: 1 of 4; "
-            "settled in one only: 1 of 4"
+            f"not among the committed ones: 1 of {n}; opposite outcome: 1 of {n}; same outcome: {n - 3} of {n}; "
+            f"settled in one only: 1 of {n}"
         )
         text = page.render("quick", here, {}, there)["paper_repro.md"]
         rows = [row for row in tables(text) if row[0].startswith("`")]
