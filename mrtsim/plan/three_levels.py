@@ -18,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrtsim.errors import InputError
-from mrtsim.plan.allocate import Cost, Plan, _Constraints, _count, _exact, _problem, exact_components
+from mrtsim.plan.allocate import (
+    MOST_COUNT,
+    Cost,
+    Plan,
+    _Constraints,
+    _count,
+    _exact,
+    _problem,
+    exact_components,
+)
 from mrtsim.plan.integer_search import ROUNDING, Problem, best_first
 from mrtsim.variance import VarianceComponents
 
@@ -93,12 +102,12 @@ class ThreeLevels:
         return Fraction(0) if total is None else self.group / _exact("group_population", total)
 
     @cached_property
-    def sizes(self) -> NDArray[np.int64]:
-        """The r worth a look: beyond, V_g alone costs more than a plan that is known."""
-        goal, most = self.constraints, self.max_group_size or MOST_PROMPTS
+    def most(self) -> int | float:
+        """The largest r worth a look: beyond, V_g alone costs more than a plan that is known."""
+        goal, most = self.constraints, self.max_group_size or math.inf
         size, known = 1, self.at(1)
-        while known is None and size < most:
-            size = min(2 * size, most)
+        while known is None and size < min(most, MOST_COUNT):
+            size = int(min(2 * size, most, MOST_COUNT))
             known = self.at(size)
         if known is None:
             raise InputError(
@@ -120,12 +129,10 @@ class ThreeLevels:
                 )
                 worth = (product / self.group - self.c_group) / each
                 most = min(most, max(1, int(worth) + 1))
-        return np.arange(1, min(most, goal.max_prompts or most, MOST_PROMPTS) + 1)
+        return min(most, goal.max_prompts or math.inf)
 
-    @property
-    def bounds(self) -> NDArray[np.float64]:
+    def bounds(self, r: NDArray[np.float64]) -> NDArray[np.float64]:
         """Per r a lower bound of the variance (with a target: of the cost), were M and K not whole."""
-        r = self.sizes.astype(float)
         low, high = self.constraints.responses_between()
         a, b = float(self.group) + float(self.prompt) / r, float(self.response) / r
         p, q = float(self.c_group) + float(self.c_prompt) * r, float(self.c_response) * r
@@ -133,7 +140,14 @@ class ThreeLevels:
             k = np.clip(np.nan_to_num(np.sqrt(b * p / (a * q)), nan=low, posinf=1e300), low, high)
             product = a * p + b * q + k * a * q + b * p / k
         if self.constraints.budget is not None:
-            bound = product / float(self.constraints.budget)
+            budget = float(self.constraints.budget)
+            bound = product / budget
+            with np.errstate(divide="ignore", invalid="ignore"):
+                # the variance is convex in M: where the best M is below 1 or above the largest whole one, that is best
+                free = budget / (p + k * q)
+                m = np.clip(free, 1, np.floor(budget / (p + low * q) * (1 + ROUNDING)))
+                more = np.minimum((budget / m - p) / q, high) * (1 + ROUNDING)
+                bound = np.where((m > 0) & (m != free), (a + b / more) / m, bound)
             if self.constraints.max_prompts is not None:
                 bound = np.maximum(bound, a * r / self.constraints.max_prompts)
             return bound * (1 - ROUNDING) - float(self.offset)
@@ -152,11 +166,16 @@ class ThreeLevels:
             value = problem.variance(n, k), problem.cost(n, k)
             return ((*(value if spends else value[::-1]), size, n, k), gap)
 
-        found, gap = best_first(self.sizes, self.bounds, best)
+        sizes = np.arange(1, int(min(self.most, MOST_PROMPTS)) + 1)
+        found, gap = best_first(sizes, self.bounds(sizes.astype(float)), best)
         if found is None:
             self.at(1)  # says why
             raise InputError("no plan with whole groups meets the caps")
-        _, _, size, n, k = found
+        value, _, size, n, k = found
+        if self.most > MOST_PROMPTS:  # the bound has one valley, at r*
+            valley = max(float(MOST_PROMPTS), min(float(self.most), self.continuous()[0]))
+            beyond = float(self.bounds(np.array([min(valley, 1e100)]))[0])
+            gap = max(gap, 1 - beyond / float(value) if value else 0.0)
         return n, size, k, gap
 
     def plan(self) -> Plan:
