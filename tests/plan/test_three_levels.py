@@ -119,7 +119,8 @@ def test_large_problems_are_proven_or_bounded():
     plan = allocate(rare, Cost(2.0, 1.0, group=4.0), budget=4e5)
     assert plan.gap < 1e-3
     assert plan.prompts_per_group == pytest.approx(plan.r_star, rel=0.2)
-    one = VarianceComponents(0.1, 0.4, group=1e-20)  # one group of 200,000 x 3: too many sizes to try them all
+    # one group of 200,000 x 3: too many sizes to try them all
+    one = VarianceComponents(0.1, 0.4, group=1e-20)
     plan = allocate(one, Cost(2.0, 1.0, group=1.0), budget=1e6)
     assert 0 < plan.gap < 0.1
     assert plan.variance * (1 - plan.gap) <= law(one, 1, 199_999, 3) * (1 + 1e-9)
