@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _common_judges(rows: Pilot, pilot: PilotEstimate) -> Iterator[str]:
     """Whether responses that share an id nobody mentioned differ alike in all prompts."""
-    from mrtsim.pilot.common_judges import common_judge_warnings
+    from mrtsim.pilot.common_judges import cells_by_column, common_judge_warnings
     from mrtsim.tables.pilots import POSITION
 
     if pilot.vectors:
@@ -185,9 +185,8 @@ def _common_judges(rows: Pilot, pilot: PilotEstimate) -> Iterator[str]:
             return "give each response its judge and say --judge-column, unless the lists are sorted"
         return f"say --judge-column {column}"
 
-    return common_judge_warnings(
-        rows.losses, rows.prompts, rows.maybe_common, remedy=remedy, standard_error=pilot.standard_error
-    )
+    columns = cells_by_column(rows.losses, rows.prompts, rows.maybe_common)
+    return common_judge_warnings(columns, remedy=remedy, standard_error=pilot.standard_error)
 
 
 def _goal(args: argparse.Namespace) -> bool:

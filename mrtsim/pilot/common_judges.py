@@ -41,7 +41,33 @@ def judge_test(cells: Cells) -> JudgeTest | None:
     Returns:
         The test, or None where too few prompts share judges for one, or the judges of every prompt agree.
     """
-    from scipy import sparse, special
+    from scipy.special import fdtrc
+
+    by_prompt = np.bincount(cells.prompts, weights=cells.means) / np.bincount(cells.prompts)
+    residual = cells.means - by_prompt[cells.prompts]
+    first, left = _one_mean_per_judge(cells, residual) if cells.complete else _effects(cells, residual)
+    second = cells.counts.size - cells.n_prompts - first
+    if first < 1 or second < LEAST_FREEDOM:
+        return None
+    total = float(residual @ residual)
+    largest = float(np.abs(cells.means).max() + abs(cells.centre))
+    if total <= residual.size * (8 * np.finfo(float).eps * largest) ** 2:
+        return None  # the judges of every prompt agree
+    if left <= 1e-12 * total:  # the judges differ by constants alone
+        return JudgeTest(np.inf, (first, second), 0.0)
+    f = ((total - left) / first) / (left / second)
+    return JudgeTest(f, (first, second), float(fdtrc(first, second, f)))
+
+
+def _one_mean_per_judge(cells: Cells, residual: Floats) -> tuple[int, float]:
+    """Degrees of freedom of the judges of a complete table, and the squares that their means leave."""
+    table = residual.reshape(cells.n_prompts, cells.n_judges)
+    return cells.n_judges - 1, float(((table - table.mean(axis=0)) ** 2).sum())
+
+
+def _effects(cells: Cells, residual: Floats) -> tuple[int, float]:
+    """The same with empty cells, by least squares."""
+    from scipy import sparse
     from scipy.sparse.csgraph import connected_components
     from scipy.sparse.linalg import lsmr
 
@@ -49,48 +75,39 @@ def judge_test(cells: Cells) -> JudgeTest | None:
     row, column = np.tile(np.arange(n), 2), np.concatenate([cells.prompts, n_prompts + cells.judges])
     design = sparse.csr_array((np.ones(2 * n), (row, column)), shape=(n, n_prompts + n_judges))
     parts, _ = connected_components(design.T @ design, directed=False)
-    first = n_judges - int(parts)
-    second = n - n_prompts - first
-    if first < 1 or second < LEAST_FREEDOM:
-        return None
-    by_prompt = np.bincount(cells.prompts, weights=cells.means) / np.bincount(cells.prompts)
-    residual = cells.means - by_prompt[cells.prompts]
-    total = float(residual @ residual)
-    if total <= n * (8 * np.finfo(float).eps * (np.abs(cells.means).max() + abs(cells.centre))) ** 2:
-        return None  # the judges of every prompt agree
     fitted = design @ lsmr(design, residual, atol=1e-13, btol=1e-13, conlim=0)[0]
-    left = float(((residual - fitted) ** 2).sum())
-    explained = total - left
-    if left <= 1e-12 * total:  # the judges differ by constants alone
-        return JudgeTest(np.inf, (first, second), 0.0)
-    f = (explained / first) / (left / second)
-    return JudgeTest(f, (first, second), float(special.fdtrc(first, second, f)))
+    return n_judges - int(parts), float(((residual - fitted) ** 2).sum())
 
 
-def common_judge_warnings(
-    losses: Floats,
-    prompt_of: Ints,
-    columns: Mapping[str, Any],
-    *,
-    remedy: Callable[[str], str],
-    standard_error: float,
-) -> Iterator[str]:
-    """A warning per column whose ids differ alike in all prompts, though nobody said that they are common.
+def cells_by_column(losses: Floats, prompt_of: Ints, columns: Mapping[str, Any]) -> dict[str, Cells]:
+    """The cells of each column whose ids are neither all the same nor all different.
 
     Args:
         losses: (rows,).
         prompt_of: (rows,), prompts as integers without gaps.
         columns: Labels (rows,) by the name of their column.
-        remedy: What to say instead, by the name of a column.
-        standard_error: Of the mean, as a one-way pilot has it.
     """
-    tests = {}
+    found = {}
     for name, labels in columns.items():
         judge_of, names = codes(labels, losses.size, name, "loss")
         if 1 < len(names) < losses.size:
-            cells = Cells.of(losses, prompt_of, judge_of)
-            if (test := judge_test(cells)) is not None:
-                tests[name] = cells, test
+            found[name] = Cells.of(losses, prompt_of, judge_of)
+    return found
+
+
+def common_judge_warnings(
+    columns: Mapping[str, Cells], *, remedy: Callable[[str], str], standard_error: float
+) -> Iterator[str]:
+    """A warning per column whose ids differ alike in all prompts, though nobody said that they are common.
+
+    Args:
+        columns: The cells of prompts and ids, by the name of the ids' column.
+        remedy: What to say instead, by the name of a column.
+        standard_error: Of the mean, as a one-way pilot has it.
+    """
+    tests = {
+        name: (cells, test) for name, cells in columns.items() if (test := judge_test(cells)) is not None
+    }
     for name, (cells, test) in tests.items():
         if test.p_value >= LEVEL / len(tests):
             continue

@@ -175,6 +175,20 @@ class Cells:
         within = np.bincount(row_cell, weights=(losses - centre - means[row_cell]) ** 2)
         return cls(cell // n_judges, cell % n_judges, counts, means, within.astype(np.float64), centre)
 
+    @classmethod
+    def of_table(cls, losses: Floats) -> Cells:
+        """From an array (prompts, judges) with one response per cell."""
+        n, j = losses.shape
+        centre = float(losses.mean())
+        return cls(
+            prompts=np.repeat(np.arange(n), j),
+            judges=np.tile(np.arange(j), n),
+            counts=np.ones(n * j),
+            means=losses.ravel() - centre,
+            within=np.zeros(n * j),
+            centre=centre,
+        )
+
     @property
     def n_prompts(self) -> int:
         """How many prompts."""

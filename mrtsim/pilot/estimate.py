@@ -345,14 +345,12 @@ def estimate_components(
 def _columns(losses: ArrayLike, standard_error: float) -> Iterator[str]:
     """Whether the columns of an array differ alike in all prompts, as the columns of common judges would."""
     from mrtsim.pilot.common_judges import common_judge_warnings
+    from mrtsim.pilot.crossed import Cells
 
     table = np.asarray(losses, dtype=np.float64)
-    n, k = table.shape
     return common_judge_warnings(
-        table.ravel(),
-        np.repeat(np.arange(n), k),
-        {"column": np.tile(np.arange(k), n)},
-        remedy=lambda _: f"give judges=range({k}), unless each prompt's losses were sorted",
+        {"column": Cells.of_table(table)} if table.shape[1] > 1 else {},
+        remedy=lambda _: f"give judges=range({table.shape[1]}), unless each prompt's losses were sorted",
         standard_error=standard_error,
     )
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 import mrtsim as mrt
-from mrtsim.pilot.common_judges import common_judge_warnings, judge_test
+from mrtsim.pilot.common_judges import (
+    _effects,
+    _one_mean_per_judge,
+    cells_by_column,
+    common_judge_warnings,
+    judge_test,
+)
 from mrtsim.pilot.crossed import (
     Cells,
     crossed_components,
@@ -352,6 +358,11 @@ def test_judge_test_is_the_f_test_of_the_table():
     assert test is not None
     assert test.f == pytest.approx(squares.judge / squares.interaction, rel=1e-9)
     assert test.freedom == (5, 115)
+    # as least squares has it, which takes the place of the means where cells are empty
+    cells = Cells.of_table(PENICILLIN.astype(float))
+    residual = PENICILLIN - PENICILLIN.mean(1, keepdims=True)
+    for found in (_effects(cells, residual.ravel()), _one_mean_per_judge(cells, residual.ravel())):
+        assert found == (5, pytest.approx(squares.interaction * 115, rel=1e-9))
 
 
 def test_judge_test_with_missing_cells_is_that_of_the_linear_model():
@@ -412,15 +423,13 @@ def test_false_alarms_are_rare_in_many_tables(law, n, j):
 
 def test_the_warning_names_the_column_and_the_other_error():
     losses, plates, samples = rows_of(PENICILLIN.astype(float))
+    columns = cells_by_column(losses, plates, {"sample": samples, "seed": np.arange(losses.size)})
     (warning,) = common_judge_warnings(
-        losses,
-        plates,
-        {"sample": samples, "seed": np.arange(losses.size)},
-        remedy=lambda column: f"say --judge-column {column}",
-        standard_error=0.178805,
+        columns, remedy=lambda column: f"say --judge-column {column}", standard_error=0.178805
     )
     assert "responses with the same sample differ alike in all prompts (F = 297 on 5 and 115" in warning
     assert "0.179 is wrong (0.809 if they are a sample)" in warning
     assert warning.endswith("say --judge-column sample")
     quiet = np.random.default_rng(14).normal(size=losses.size)
-    assert not list(common_judge_warnings(quiet, plates, {"sample": samples}, remedy=str, standard_error=0.1))
+    columns = cells_by_column(quiet, plates, {"sample": samples})
+    assert not list(common_judge_warnings(columns, remedy=str, standard_error=0.1))
