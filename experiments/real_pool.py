@@ -4,6 +4,10 @@ The pool in `examples/` is given, so everything that chance enters is computed e
 its variance the finite-population formula; the other strategies are deterministic. Prompts of a topic say nearly the
 same, so intervals are t intervals over the 24 topic means. What is estimated here is the mean loss of the pool, the
 target that a training set of the kept responses stands for.
+
+GRADES saturates here: once the best reward covers a candidate better than the candidate covers itself, every further
+gain is 0, and the tie rule, the lowest index, chooses. `saturation` is the share of such picks by alpha and K, and
+how many prompts keep another set when their rows are shuffled.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from numpy.typing import NDArray
 from experiments.harness import intervals
 from experiments.harness.statements import Prediction, Role, above, below, read
 from mrtsim.estimates import Estimate
+from mrtsim.selection.facility_location import QUALITY_FLOOR, quality, similarity_matrix
 from mrtsim.selection.select import select
 
 POOL = Path(__file__).parents[1] / "examples" / "pool_smollm2.parquet"
@@ -26,9 +31,11 @@ STRATEGIES = ("bkon", "dkon", "dbkon", "filtered-max-min")
 
 @dataclass(frozen=True)
 class Config:
-    """How many responses are kept."""
+    """How many responses are kept; alpha and K of the saturated picks, in which the paper's runs have alpha = 0.75."""
 
     responses_per_prompt: tuple[int, ...] = (1, 2, 4, 8)
+    alphas: tuple[float, ...] = (0.0, 0.25, 0.75, 1.0, 2.0)
+    saturation_responses: tuple[int, ...] = (2, 4, 6, 8)
 
 
 CLAIMS = (6, 7, 9)
@@ -70,7 +77,57 @@ def run(config: Config, key: Any, sweep: Any) -> dict[str, Any]:
         "candidates": n,
         "topics": len(np.unique(topics)),
         "strategies": strategies,
+        "saturation": _saturation(config, rewards, embeddings, topics),
     }
+
+
+def _saturation(
+    config: Config, rewards: NDArray[Any], embeddings: NDArray[Any], topics: NDArray[Any]
+) -> dict[str, Any]:
+    """Share of DBKoN's picks that add nothing, by alpha and K; prompts whose kept set depends on the order of rows."""
+    most = config.saturation_responses[-1]
+    similarity = np.stack([similarity_matrix(e) for e in embeddings.astype(np.float64)])
+    rows = []
+    for alpha in config.alphas:
+        kept = select("dbkon", most, rewards=rewards, embeddings=embeddings, alpha=alpha)
+        nothing = adds_nothing(kept, quality(rewards, alpha), similarity)
+        shares = [_interval(nothing[:, :k].mean(1), topics) for k in config.saturation_responses]
+        rows.append({"alpha": alpha, "share": shares})
+    shuffled = np.random.default_rng(0).permuted(
+        np.tile(np.arange(rewards.shape[1]), (len(rewards), 1)), axis=1
+    )
+    moved = select(
+        "dbkon",
+        4,
+        rewards=np.take_along_axis(rewards, shuffled, 1),
+        embeddings=np.take_along_axis(embeddings, shuffled[..., None], 1),
+    )
+    one = np.sort(select("dbkon", 4, rewards=rewards, embeddings=embeddings), axis=1)
+    other = np.sort(np.take_along_axis(shuffled, moved, 1), axis=1)
+    return {
+        "k": list(config.saturation_responses),
+        "alphas": rows,
+        "order_matters": int((one != other).any(axis=1).sum()),
+    }
+
+
+def adds_nothing(
+    kept: NDArray[Any], quality: NDArray[np.float64], similarity: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Whether each pick adds at most 1e-9 of F to the objective.
+
+    Args:
+        kept: (prompts, k) picks in their order.
+        quality: (prompts, candidates).
+        similarity: (prompts, candidates, candidates).
+
+    Returns:
+        (prompts, k).
+    """
+    covers = np.take_along_axis(quality[..., None] * similarity, kept[..., None], axis=1)
+    weights = np.maximum(quality, QUALITY_FLOOR)
+    value = np.einsum("pkn,pn->pk", np.maximum.accumulate(covers, axis=1), weights)
+    return np.diff(value, axis=1, prepend=0.0) <= 1e-9 * value
 
 
 def predictions(result: dict[str, Any]) -> list[Prediction]:
@@ -79,8 +136,25 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
     def row(name: str) -> dict[str, Any]:
         return next(r for r in result["strategies"][name] if r["k"] == 4)
 
-    n = result["candidates"]
+    n, saturation = result["candidates"], result["saturation"]
+    at = saturation["k"].index(4)
+    saturated = [
+        Prediction(
+            f"real_pool.saturated.k4.alpha-{row['alpha']:g}",
+            9,
+            f"share of DBKoN's picks that add nothing to the objective, alpha = {row['alpha']:g}, K = 4 of {n}",
+            read(row["share"][at]),
+            below(0.05),
+            Role.LIMIT,
+            note="the paper's runs have alpha = 0.75, its default is 1; such picks follow the order of the file: "
+            f"with alpha = 1, {saturation['order_matters']} of {result['prompts']} prompts keep another set when their "
+            "rows are shuffled",
+        )
+        for row in saturation["alphas"]
+        if row["alpha"] in (0.0, 0.75, 1.0)
+    ]
     return [
+        *saturated,
         Prediction(
             "real_pool.bkon-shift",
             7,
