@@ -325,9 +325,13 @@ def codes(labels: Any, rows: int, name: str, unit: str) -> tuple[Ints, pa.Array]
     """
     import pyarrow as pa
 
+    from mrtsim.tables.arrow_columns import as_arrow, as_numpy  # without the import of pandas
+
     try:
         if hasattr(labels, "__arrow_c_stream__") or hasattr(labels, "__arrow_c_array__"):
             column = pa.chunked_array(labels)
+        elif isinstance(labels, np.ndarray) and labels.dtype == np.int64 and labels.ndim == 1:
+            column = as_arrow(np.ascontiguousarray(labels))
         else:  # not a list by way of NumPy, which would make one text of "7" and 7
             plain = isinstance(labels, list | tuple | range)
             column = pa.array(labels if plain else np.asarray(labels), from_pandas=True)
@@ -347,7 +351,7 @@ def codes(labels: Any, rows: int, name: str, unit: str) -> tuple[Ints, pa.Array]
     if missing:
         raise InputError(f"{name} has a missing label: every {unit} needs one")
     encoded = column.dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
+    return as_numpy(encoded.indices).astype(np.int64), encoded.dictionary
 
 
 def _comparable(column: pa.Array | pa.ChunkedArray) -> Any:

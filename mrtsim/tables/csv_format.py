@@ -126,17 +126,16 @@ class CsvFormat(Format):
         if b'"' not in block:
             return False
         text = np.frombuffer(b"\n" + block + b"\n", np.uint8)
-        quotes = np.flatnonzero(text == ord('"'))
-        if len(quotes) % 2:
-            return None
+        marks = np.flatnonzero((text == ord('"')) | (text == ord("\n")))
+        quotes = np.flatnonzero(text[marks] == ord('"'))
         opening, closing = quotes[::2], quotes[1::2]
-        ends = np.flatnonzero(text == ord("\n"))
+        if len(quotes) % 2 or not np.array_equal(closing, opening + 1):  # a line ends between the two
+            return None
         mark = ord(self.delimiter)
-        simple = (
-            np.isin(text[opening - 1], [mark, ord("\n")]).all()
-            and np.isin(text[closing + 1], [mark, ord("\n"), ord("\r")]).all()
-            and np.array_equal(np.searchsorted(ends, opening), np.searchsorted(ends, closing))
-        )
+        before, after = text[marks[opening] - 1], text[marks[closing] + 1]
+        simple = ((before == mark) | (before == ord("\n"))).all() and (
+            (after == mark) | (after == ord("\n")) | (after == ord("\r"))
+        ).all()
         return True if simple else None
 
     def _records_of_lines(self, names: list[str], block: bytes, blocks: Iterator[bytes]) -> Iterator[Records]:
