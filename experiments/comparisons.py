@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from scipy import special
 from tqdm import tqdm
 
-from experiments.coverage import effects
 from experiments.harness.statements import Prediction
+from experiments.shared.effects import effects
 from mrtsim.estimates import t_quantile
 from mrtsim.montecarlo import usable_cores
 from mrtsim.pilot.compare import difference_mean_squares, mean_difference, prompt_weights, response_noise

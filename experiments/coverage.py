@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from experiments.harness.statements import Prediction
+from experiments.shared.effects import effects
 from mrtsim.montecarlo import usable_cores
 from mrtsim.pilot.intervals import DEFAULT, interval_methods
 from mrtsim.pilot.mean_squares import weighted_mean_squares
@@ -238,23 +239,6 @@ class ZeroInflated:
 def _family(losses: str) -> Additive | Multiplicative | Binary | ZeroInflated:
     named = {"multiplicative": Multiplicative(), "zero-inflated": ZeroInflated()}
     return named.get(losses) or (Additive() if losses in ADDITIVE else Binary())
-
-
-def effects(law: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """Effects of mean 0 and variance 1."""
-    if law == "two-point":
-        rare = (rng.random(shape) < 0.1).astype(np.float64)
-        return (rare - 0.1) / math.sqrt(0.1 * (1 - 0.1))
-    if law == "exponential":
-        return rng.standard_exponential(shape) - 1
-    if law == "t4":
-        return np.asarray(rng.standard_t(4, shape), np.float64) / math.sqrt(2)
-    z = rng.standard_normal(shape)
-    if law == "normal":
-        return z
-    sigma2 = float(law.split()[1]) ** 2
-    np.exp(math.sqrt(sigma2) * z, out=z)
-    return (z - math.exp(sigma2 / 2)) / math.sqrt(math.exp(sigma2) * math.expm1(sigma2))
 
 
 def simulate(cell: Cell, rng: np.random.Generator, n: int) -> PromptSums:

@@ -21,6 +21,7 @@ from experiments.coverage import (
     simulate,
 )
 from experiments.harness.store import InMemory
+from experiments.shared.effects import effects
 from figures.coverage import draw
 from mrtsim.pilot.classical_intervals import unweighted_mean_squares
 from mrtsim.pilot.intervals import interval_methods
@@ -68,7 +69,7 @@ def test_losses_have_their_components(losses, counts, groups):
     "law", ["normal", "two-point", "exponential", "t4", "log-normal 0.5", "log-normal 1"]
 )
 def test_effects_are_standard(law):
-    drawn = coverage.effects(law, np.random.default_rng(1), (400_000,))
+    drawn = effects(law, np.random.default_rng(1), (400_000,))
     assert drawn.mean() == pytest.approx(0, abs=0.01)
     assert drawn.var() == pytest.approx(1, abs=0.06)
 
