@@ -14,18 +14,24 @@ from mrtsim.plan.per_prompt import allocate_per_prompt
 
 
 def least(a, c, budget, low, high, h):
-    """The least sum a / (K - h) of whole K at whole costs, prompt by prompt; the last takes all that is left."""
-    rest = np.append(np.cumsum((c * low)[::-1])[::-1], 0)
+    """The least sum a / (K - h) of whole K at whole costs, by trying all K that Neyman's real numbers do not exclude.
+
+    The prompts come in the order of their costs; the cheapest, the last, takes all that is left.
+    """
+    order = np.argsort(-c, kind="stable")
+    a, c = a[order], [int(cost) for cost in c[order]]
+    rest = np.append(np.cumsum(np.multiply(c, low)[::-1])[::-1], 0).tolist()
+    fixed = np.append(np.cumsum(np.multiply(c, h)[::-1])[::-1], 0).tolist()
+    roots = np.append(np.cumsum(np.sqrt(a * c)[::-1])[::-1], 0).tolist()
     best = np.inf
 
     def extend(i, left, value):
         nonlocal best
-        if value >= best:
+        if value + roots[i] ** 2 / (left - fixed[i]) >= best * (1 - 1e-12):
             return
-        if i == len(a) - 1:
+        if i == len(c) - 1:
             k = min(high, left // c[i])
-            if k >= low:
-                best = min(best, value + a[i] / (k - h))
+            best = min(best, value + a[i] / (k - h))
             return
         for k in range(low, min(high, (left - rest[i + 1]) // c[i]) + 1):
             extend(i + 1, left - k * c[i], value + a[i] / (k - h))
