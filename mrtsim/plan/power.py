@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mrtsim.errors import InputError
-from mrtsim.plan.allocate import Cost, Plan, RegretCurve
+from mrtsim.plan.allocate import LEAST, MOST, Cost, Plan, RegretCurve
 from mrtsim.plan.text import Case
 from mrtsim.variance import DifferenceComponents, VarianceComponents
 
@@ -389,6 +389,12 @@ class Search:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.effect) and self.effect > 0):
             raise InputError(f"the difference to detect must be a finite number above 0, not {self.effect!r}")
+        a, b = self.sampling.line()
+        for name, value in (("difference to detect", self.effect), ("variance", a), ("variance", b)):
+            if value and not LEAST <= value <= MOST:
+                raise InputError(
+                    f"a {name} of {value!r} is out of range: choose units that put it between 1e-50 and 1e50"
+                )
         if self.c_prompt == 0 == self.c_response:
             raise InputError(
                 "prompts and responses cost nothing, so no plan is cheapest: give a cost above 0"
@@ -441,11 +447,17 @@ class Search:
         Raises:
             InputError: none has.
         """
-        low, high = float(self.caps.responses_per_prompt or 1), self.caps.most_responses
-        if self.caps.most_prompts < math.inf:
+        low, high = float(self.caps.responses_per_prompt or 1), min(self.caps.most_responses, MOST_PROMPTS)
+        if self.caps.most_prompts <= MOST_PROMPTS:
             low = float(self.responses(self.caps.most_prompts))
-        if low == math.inf:
-            raise self.unreachable()
+            if low == math.inf:
+                raise self.unreachable()
+        else:
+            low = float(self.responses(MOST_PROMPTS))
+            if low == math.inf:
+                raise InputError(
+                    f"a difference of {self.effect:g} needs more than {MOST_PROMPTS:g} prompts: ask for a larger one"
+                )
         return low, high
 
     def unreachable(self) -> InputError:
@@ -489,13 +501,14 @@ class Search:
             return np.unique(ks[np.isfinite(ks)])
         return np.unique(np.linspace(ends[0], ends[1], MOST_CANDIDATES).round())
 
+    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def solve(self) -> tuple[Floats, Floats, int, float]:
         """K, N_p of each, the place of the best, and its gap."""
         low, high = self.range_of_k()
         if self.caps.n_prompts:
             ks = np.array([low])
         elif self.c_response == 0 and self.sampling.line()[1] > 0:
-            if high == math.inf:
+            if self.caps.most_responses == math.inf:
                 raise InputError(
                     "K has no finite optimum, because a response costs nothing: set max_responses"
                 )
@@ -505,10 +518,6 @@ class Search:
             first = self.prompts(np.array([start]))[0]
             ks = self.candidates(low, high, 1.1 * float(first * self.price(start)) * (1 + 1e-12), start)
         n = self.prompts(ks)
-        if not np.isfinite(n).any():
-            raise InputError(
-                f"a difference of {self.effect:g} needs more than {MOST_PROMPTS:g} prompts: ask for a larger one"
-            )
         costs = n * self.price(ks)
         equal = costs <= costs.min() * (1 + 1e-12)
         variance = np.where(equal, self.sampling.moments(np.where(equal, n, 2), ks)[0], np.inf)
@@ -517,6 +526,7 @@ class Search:
         gap = max(0.0, 1 - float(self.cost_bound(ks).min() / costs[best])) if thinned else 0.0
         return ks, n, best, gap
 
+    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def plan(self) -> PowerPlan:
         """The cheapest plan."""
         ks, n, best, gap = self.solve()

@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 from mrtsim.errors import InputError
-from mrtsim.plan.allocate import Cost, Plan, allocate
+from mrtsim.plan.allocate import LEAST, MOST, Cost, Plan, allocate
 from mrtsim.plan.integer_search import BudgetProblem, TargetProblem
 from mrtsim.plan.power import (
     Caps,
@@ -30,6 +30,7 @@ from mrtsim.plan.power import (
 from mrtsim.variance import DifferenceComponents, VarianceComponents
 
 FARTHEST = 10**9  # responses per prompt
+MOST_STEPS = 20_000  # values of K_A
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,9 @@ def allocate_comparison(
     """
     if sum(goal is not None for goal in (budget, target_variance, detect)) != 1:
         raise InputError("give one of a budget, a target variance and a difference to detect")
+    for name, value in (("budget", budget), ("target variance", target_variance)):
+        if value is not None and not LEAST <= value <= MOST:
+            raise InputError(f"a {name} of {value!r} is out of range: it must lie between 1e-50 and 1e50")
     rule = rule or Rule()
     sampling = sampling_of(components, None, population, redundancy)
     caps = Caps(max_responses, max_prompts, population, n_prompts)
@@ -199,6 +203,11 @@ class _Apart:
         for step in (1, -1):
             k_a = start if step > 0 else start - 1
             while low <= k_a <= high:
+                if abs(k_a - start) > MOST_STEPS:
+                    raise InputError(
+                        f"more than {MOST_STEPS:,} numbers of responses could be best: set max_responses, or plan "
+                        "with the same K for both models"
+                    )
                 if best is not None and self.bound(k_a) > float(best[0][0]) * (1 + 1e-9):
                     break
                 found = self.inner(k_a)

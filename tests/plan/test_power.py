@@ -443,6 +443,26 @@ def test_large_and_degenerate_numbers():
 
 
 @pytest.mark.parametrize(
+    ("components", "cost", "detect", "message"),
+    [
+        ((0.187, 1.329), (4, 1), 1e-300, "out of range"),
+        ((0.187, 1.329), (4, 1), 1e300, "out of range"),
+        ((0.187, 1.329), (4, 1), 1e-9, "needs more than"),
+        ((1e-40, 1e40), (4, 1), 1.0, "needs more than"),
+        ((1.0, 1.0), (1e30, 1e-30), 0.5, None),
+        ((0.0, 1.0), (1e10, 1e-10), 1e-3, None),
+    ],
+)
+def test_extreme_numbers_are_answered_or_refused(components, cost, detect, message):
+    arguments = VarianceComponents(*components), Cost(*cost), detect
+    if message is None:
+        assert allocate_for_power(*arguments).power >= 0.8
+    else:
+        with pytest.raises(InputError, match=message):
+            allocate_for_power(*arguments)
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda c, cost: allocate_for_power(c, cost, 0.0), "above 0"),
@@ -463,6 +483,11 @@ def test_large_and_degenerate_numbers():
         (lambda c, cost: detectable_difference(c, 0, 2), "n_prompts"),
         (lambda c, cost: allocate_comparison((0.1, 0.1, 0.1), cost), "give one of"),
         (lambda c, cost: allocate_comparison((0.1, 0.1, 0.1), cost, 1.0, budget=1.0), "least budget"),
+        (lambda c, cost: allocate_comparison((0.1, 0.1, 0.1), cost, 1.0, budget=1e99), "out of range"),
+        (
+            lambda c, cost: allocate_comparison((1e-12, 1, 1), Cost(9, 1), 1.0, budget=1e9),
+            "set max_responses",
+        ),
     ],
 )
 def test_wrong_input(call, message):
