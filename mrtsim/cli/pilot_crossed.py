@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import textwrap
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mrtsim.cli import count, non_negative, number, strict_json, table
+from mrtsim.cli import count, non_negative, number, strict_json
 from mrtsim.cli.reading import told
 from mrtsim.errors import InputError
 
@@ -85,7 +84,8 @@ def run_crossed(args: argparse.Namespace, rows: Pilot, cost: CrossedCost | None)
         raise InputError(f"{told(args.files)}: {error}") from None
     plan = None if cost is None else _plan(args, pilot, cost)
     if args.json:
-        print(strict_json(_record(pilot, plan, rows.notes)))
+        record = pilot.to_dict() | {"warnings": [*rows.notes, *pilot.warnings]}
+        print(strict_json(record if plan is None else record | {"plan": plan.to_dict()}))
     else:
         print("\n".join(_text(args, pilot, cost, plan, rows)))
     return 0
@@ -154,43 +154,6 @@ def _plan(args: argparse.Namespace, pilot: CrossedEstimate, cost: CrossedCost) -
     )
 
 
-def _record(pilot: CrossedEstimate, plan: CrossedPlan | None, notes: list[str]) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    components = {
-        "prompt": pilot.prompt.to_dict(),
-        "judge": pilot.judge.to_dict(),
-        "response": pilot.response.to_dict(),
-    }
-    if pilot.interaction is not None:
-        components["interaction"] = pilot.interaction.to_dict()
-    planning = pilot.planning
-    record = {
-        "components": components,
-        "icc": {"estimate": _icc(pilot), "low": math.nan, "high": math.nan},
-        "planning": asdict(planning),
-        "mean_loss": pilot.mean,
-        "standard_error": pilot.standard_error,
-        "mean": pilot.mean_interval.to_dict(),
-        "n_prompts": pilot.n_prompts,
-        "n_judges": pilot.n_judges,
-        "n_responses": pilot.n_responses,
-        "responses_per_cell": pilot.responses_per_cell,
-        "judges": "fixed" if pilot.fixed_judges else "random",
-        "confidence": pilot.confidence,
-        "warnings": [*notes, *pilot.warnings],
-    }
-    return record if plan is None else record | {"plan": asdict(plan)}
-
-
-def _icc(pilot: CrossedEstimate) -> float:
-    """The share of the variance that responses to a prompt by different judges have in common: ICC(2, 1)."""
-    c = pilot.components
-    prompt = max(0.0, c.prompt)
-    planning = pilot.planning
-    return prompt / (prompt + planning.judge + planning.interaction + planning.response)
-
-
 def _text(
     args: argparse.Namespace,
     pilot: CrossedEstimate,
@@ -198,40 +161,7 @@ def _text(
     plan: CrossedPlan | None,
     rows: Pilot,
 ) -> Iterator[str]:
-    level = f"{100 * pilot.confidence:g} %"
-    cells = "" if pilot.responses_per_cell in (None, 1) else f", {pilot.responses_per_cell} per cell"
-    kind = "these judges alone" if pilot.fixed_judges else "judges that are a sample"
-    yield (
-        f"{told(args.files)}: {pilot.n_responses} responses to {pilot.n_prompts} prompts by {pilot.n_judges} judges"
-        f"{cells}"
-    )
-    if math.isnan(pilot.standard_error):
-        yield f"mean loss {number(pilot.mean)}"
-    else:
-        mean = pilot.mean_interval
-        yield (
-            f"mean loss {number(mean.value)}, standard error {number(mean.standard_error)} for {kind}, {level} from "
-            f"{number(mean.low)} to {number(mean.high)}"
-        )
-    yield ""
-    single = pilot.interaction is None
-    lines = [
-        ("V_p", pilot.prompt, "between prompts"),
-        ("V_j", pilot.judge, "between judges, over all prompts"),
-    ]
-    if pilot.interaction is not None:
-        lines.append(("V_pj", pilot.interaction, "between judges, on one prompt beyond that"))
-    name, meaning = (
-        ("V_e", "the rest: V_pj and V_r together") if single else ("V_r", "between responses in a cell")
-    )
-    lines.append((name, pilot.response, meaning))
-    if math.isnan(pilot.prompt.low):
-        yield table([(n, e.value, m) for n, e, m in lines], ("ANOVA", "estimate", ""))
-    else:
-        yield table(
-            [(n, e.value, e.low, e.high, m) for n, e, m in lines],
-            ("ANOVA", "estimate", f"{level} low", "high", ""),
-        )
+    yield f"{told(args.files)}: {pilot.summary(args.loss_column)}"
     if plan is not None and cost is not None:
         yield ""
         yield from _plan_text(args, pilot, cost, plan)
@@ -251,17 +181,8 @@ def _plan_text(
         + ("" if pilot.interaction is None else f", {number(cost.response)} per further response in it")
     )
     yield "plan"
-    yield table(
-        [
-            ("prompts", number(plan.n_prompts), "N"),
-            ("judges", number(plan.n_judges), "J, each sees every prompt"),
-            ("responses per cell", number(plan.responses_per_cell), "K, one prompt and one judge"),
-            ("variance", number(plan.variance), f"standard error {number(math.sqrt(plan.variance))}"),
-            ("cost", number(plan.cost, 6), price),
-        ]
-    )
-    if plan.gap:
-        yield f"\n  Too large to prove: no plan is better by more than {plan.gap:.1g}."
+    yield str(plan)
+    yield f"  where costs are {price}"
     c = pilot.planning
     others = c.judge + c.interaction + c.response
     if (

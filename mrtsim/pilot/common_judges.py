@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mrtsim.pilot.crossed import Cells, mean_squares, mean_uncertainty
+from mrtsim.pilot.cells import Cells
+from mrtsim.pilot.crossed import mean_squares, mean_uncertainty
 from mrtsim.pilot.sums import codes
 
 if TYPE_CHECKING:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mrtsim.display import Display, number, plain, table
 from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate, t_quantile
+from mrtsim.pilot.cells import Cells, henderson_components
 from mrtsim.pilot.intervals import around, jackknife_covariance, limits_of, mover
 from mrtsim.pilot.mean_squares import KURTOSIS_OF_SQUARES, MeanSquare, MeanSquares, shape, unseen_tail
 from mrtsim.pilot.sums import codes, finite_losses
@@ -37,7 +39,7 @@ FEW_PROMPTS = 20
 
 
 @dataclass(frozen=True)
-class CrossedEstimate:
+class CrossedEstimate(Display):
     """Variance components of a crossed pilot with their intervals.
 
     Where cells are missing or hold different numbers of responses only the point estimates are known: every limit and
@@ -78,6 +80,64 @@ class CrossedEstimate:
         """The components with estimates below 0 taken as 0, but for V_p, on which no plan can rest then."""
         c = self.components
         return CrossedComponents(c.prompt, max(0.0, c.judge), max(0.0, c.interaction), max(0.0, c.response))
+
+    @property
+    def icc(self) -> float:
+        """Share of the variance that responses to a prompt by different judges have in common: ICC(2, 1)."""
+        v = self.planning
+        prompt = max(0.0, v.prompt)
+        return prompt / (prompt + v.judge + v.interaction + v.response)
+
+    def _rows(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        single = self.interaction is None
+        lines = [
+            ("V_p", self.prompt, "between prompts"),
+            ("V_j", self.judge, "between judges, over all prompts"),
+        ]
+        if self.interaction is not None:
+            lines.append(("V_pj", self.interaction, "between judges, on one prompt beyond that"))
+        rest = (
+            ("V_e", "the rest: V_pj and V_r together") if single else ("V_r", "between responses in a cell")
+        )
+        lines.append((rest[0], self.response, rest[1]))
+        if self.responses_per_cell is None:
+            return ("ANOVA", "estimate", ""), [(name, e.value, meaning) for name, e, meaning in lines]
+        header = ("ANOVA", "estimate", f"{100 * self.confidence:g} % low", "high", "")
+        return header, [(name, e.value, e.low, e.high, meaning) for name, e, meaning in lines]
+
+    def __str__(self) -> str:
+        from mrtsim.pilot.text import warning_lines
+
+        return "\n".join([self.summary(), *warning_lines(self.warnings)])
+
+    def summary(self, loss: str = "loss") -> str:
+        """How much data there is, its mean, and the estimates."""
+        cells = "" if self.responses_per_cell in (None, 1) else f", {self.responses_per_cell} per cell"
+        m, kind = (
+            self.mean_interval,
+            "these judges alone" if self.fixed_judges else "judges that are a sample",
+        )
+        mean = f"mean {loss} {number(self.mean)}"
+        if not math.isnan(self.standard_error):
+            mean += (
+                f", standard error {number(m.standard_error)} for {kind}, {100 * self.confidence:g} % from "
+                f"{number(m.low)} to {number(m.high)}"
+            )
+        header, rows = self._rows()
+        counts = f"{self.n_responses} responses to {self.n_prompts} prompts by {self.n_judges} judges{cells}"
+        return "\n".join([counts, mean, "", table(rows, header)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `mrtsim pilot --judge-column --json` prints, without a plan."""
+        components = {"prompt": self.prompt, "judge": self.judge, "response": self.response}
+        if self.interaction is not None:
+            components["interaction"] = self.interaction
+        record = {"components": components, "icc": Estimate(self.icc), "planning": vars(self.planning)}
+        record |= {"mean_loss": self.mean, "standard_error": self.standard_error, "mean": self.mean_interval}
+        record |= {"n_prompts": self.n_prompts, "n_judges": self.n_judges, "n_responses": self.n_responses}
+        record |= {"responses_per_cell": self.responses_per_cell, "confidence": self.confidence}
+        record |= {"judges": "fixed" if self.fixed_judges else "random", "warnings": self.warnings}
+        return plain(record)
 
 
 class Squares(NamedTuple):
@@ -142,72 +202,6 @@ def estimate_crossed(
     if cells.per_cell is not None:
         return _complete(cells, fixed_judges, confidence)
     return _incomplete(cells, fixed_judges, confidence)
-
-
-@dataclass(frozen=True)
-class Cells:
-    """The cells of a table that hold responses, sorted by prompt and then by judge.
-
-    Attributes:
-        prompts: Index of each cell's prompt, (cells,).
-        judges: Index of each cell's judge, (cells,).
-        counts: Responses in each cell, (cells,).
-        means: Mean loss of each cell less `centre`, (cells,).
-        within: Squared deviations from it, summed, (cells,).
-        centre: Mean loss of all rows.
-    """
-
-    prompts: Ints
-    judges: Ints
-    counts: Floats
-    means: Floats
-    within: Floats
-    centre: float
-
-    @classmethod
-    def of(cls, losses: Floats, prompt_of: Ints, judge_of: Ints) -> Cells:
-        """From rows, with prompts and judges as integers without gaps."""
-        n_judges = int(judge_of.max()) + 1
-        cell, row_cell = np.unique(prompt_of * n_judges + judge_of, return_inverse=True)
-        counts = np.bincount(row_cell).astype(np.float64)
-        centre = float(losses.mean())
-        means = np.bincount(row_cell, weights=losses - centre) / counts
-        within = np.bincount(row_cell, weights=(losses - centre - means[row_cell]) ** 2)
-        return cls(cell // n_judges, cell % n_judges, counts, means, within.astype(np.float64), centre)
-
-    @classmethod
-    def of_table(cls, losses: Floats) -> Cells:
-        """From an array (prompts, judges) with one response per cell."""
-        n, j = losses.shape
-        centre = float(losses.mean())
-        return cls(
-            prompts=np.repeat(np.arange(n), j),
-            judges=np.tile(np.arange(j), n),
-            counts=np.ones(n * j),
-            means=losses.ravel() - centre,
-            within=np.zeros(n * j),
-            centre=centre,
-        )
-
-    @property
-    def n_prompts(self) -> int:
-        """How many prompts."""
-        return int(self.prompts.max()) + 1
-
-    @property
-    def n_judges(self) -> int:
-        """How many judges."""
-        return int(self.judges.max()) + 1
-
-    @property
-    def complete(self) -> bool:
-        """Whether every judge saw every prompt."""
-        return self.counts.size == self.n_prompts * self.n_judges
-
-    @property
-    def per_cell(self) -> int | None:
-        """K where the table is complete with as many responses in each cell."""
-        return int(self.counts[0]) if self.complete and np.ptp(self.counts) == 0 else None
 
 
 # Complete tables
@@ -497,53 +491,3 @@ def _what_is_missing(cells: Cells) -> str:
         f"{what}, so these are point estimates: no intervals, no standard error of the mean and no check of skewness "
         f"are available{advice}"
     )
-
-
-def henderson_components(cells: Cells) -> CrossedComponents:
-    """Henderson's method I, for any pattern of cells (Searle et al. 1992, section 5.3).
-
-    With n_g responses in class g of a factor and y_g. their total, T = sum_g y_g.^2 / n_g has the expectation
-    n mu^2 + sum_f V_f sum_g (sum_f n_gf^2) / n_g + (number of classes) V_e. The T of prompts, judges, cells and the
-    grand total, and the sum of squares, give as many equations as there are unknowns.
-
-    Raises:
-        InputError: The cells do not tell the components apart.
-    """
-    n, total, totals = cells.counts, cells.counts.sum(), cells.counts * cells.means
-
-    def classes(code: Ints) -> tuple[Floats, float, float]:
-        """n_g, T, and sum_g (sum_f n_gf^2) / n_g over the cells f inside each class g."""
-        size = np.bincount(code, weights=n).astype(np.float64)
-        t = float((np.bincount(code, weights=totals) ** 2 / size).sum())
-        return size, t, float((np.bincount(code, weights=n**2) / size).sum())
-
-    n_p, t_p, inside_p = classes(cells.prompts)
-    n_j, t_j, inside_j = classes(cells.judges)
-    t_cell = float((n * cells.means**2).sum())
-    t_all, t_one = t_cell + float(cells.within.sum()), float(totals.sum() ** 2 / total)
-    single = float((n**2).sum() / total)
-    # columns: mu^2, V_p, V_j, V_pj, V_r
-    rows = {
-        "one": [total, float((n_p**2).sum() / total), float((n_j**2).sum() / total), single, 1.0],
-        "prompt": [total, total, inside_p, inside_p, float(n_p.size)],
-        "judge": [total, inside_j, total, inside_j, float(n_j.size)],
-        "cell": [total, total, total, total, float(n.size)],
-        "all": [total, total, total, total, total],
-    }
-    values = {"one": t_one, "prompt": t_p, "judge": t_j, "cell": t_cell, "all": t_all}
-    names = ["one", "prompt", "judge", "cell", "all"]
-    columns = [0, 1, 2, 3, 4]
-    if n.max() == 1:  # V_e = V_pj + V_r
-        names.remove("cell")
-        columns.remove(3)
-    matrix = np.array([rows[name] for name in names])[:, columns]
-    right = np.array([values[name] for name in names])
-    if np.linalg.matrix_rank(matrix / matrix.max(axis=0)) < len(names):
-        raise InputError(
-            "too few prompts share judges to tell V_j from the other components: leave the judges out, or have judges "
-            "see more prompts"
-        )
-    solved: list[Any] = np.linalg.solve(matrix, right).tolist()
-    if n.max() == 1:
-        solved.insert(3, 0.0)
-    return CrossedComponents(*solved[1:])

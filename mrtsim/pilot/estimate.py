@@ -344,8 +344,8 @@ def estimate_components(
 
 def _columns(losses: ArrayLike, standard_error: float) -> Iterator[str]:
     """Whether the columns of an array differ alike in all prompts, as the columns of common judges would."""
+    from mrtsim.pilot.cells import Cells
     from mrtsim.pilot.common_judges import common_judge_warnings
-    from mrtsim.pilot.crossed import Cells
 
     table = np.asarray(losses, dtype=np.float64)
     return common_judge_warnings(

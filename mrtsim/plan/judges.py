@@ -15,6 +15,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from mrtsim.display import Display, number
 from mrtsim.errors import InputError
 from mrtsim.plan.allocate import Cost, _at_least, _Constraints, _count, _exact, _problem
 from mrtsim.plan.integer_search import Problem, best_first
@@ -53,7 +54,7 @@ class CrossedCost:
 
 
 @dataclass(frozen=True)
-class CrossedPlan:
+class CrossedPlan(Display):
     """A whole-number plan of a crossed design.
 
     Attributes:
@@ -72,6 +73,20 @@ class CrossedPlan:
     variance: float
     cost: float
     gap: float
+
+    def _rows(self) -> tuple[tuple[str, ...], list[tuple[str, str, str]]]:
+        rows = [
+            ("prompts", number(self.n_prompts), "N"),
+            ("judges", number(self.n_judges), "J, each sees every prompt"),
+            ("responses per cell", number(self.responses_per_cell), "K, one prompt and one judge"),
+            ("variance", number(self.variance), f"standard error {number(math.sqrt(self.variance))}"),
+            ("cost", number(self.cost, 6), ""),
+        ]
+        if self.gap:
+            rows.append(
+                ("gap", number(self.gap, 1), "too large to prove: no plan is better by more than this share")
+            )
+        return (), rows
 
 
 def allocate_judges(

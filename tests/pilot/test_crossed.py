@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mrtsim as mrt
+from mrtsim.pilot.cells import Cells, henderson_components
 from mrtsim.pilot.common_judges import (
     _effects,
     _one_mean_per_judge,
@@ -14,7 +15,6 @@ from mrtsim.pilot.common_judges import (
     judge_test,
 )
 from mrtsim.pilot.crossed import (
-    Cells,
     crossed_components,
     crossed_limits,
     estimate_crossed,
@@ -181,8 +181,6 @@ def test_henderson_is_the_analysis_of_variance_where_complete():
     table = rng.normal(size=(9, 1, 1)) + rng.normal(size=(1, 4, 1)) + rng.normal(size=(9, 4, 3))
     prompts, judges, _ = (index.ravel() for index in np.indices(table.shape))
     complete = estimate_crossed(table.ravel(), prompts, judges).components
-    from mrtsim.pilot.crossed import henderson_components
-
     general = henderson_components(Cells.of(table.ravel(), prompts, judges))
     for name, value in vars(complete).items():
         assert getattr(general, name) == pytest.approx(value, rel=1e-9)
@@ -198,8 +196,6 @@ def test_henderson_is_unbiased(replicated):
     cell = np.repeat(np.arange(len(cells)), repeats)
 
     def estimate(losses):
-        from mrtsim.pilot.crossed import henderson_components
-
         return np.array(list(vars(henderson_components(Cells.of(losses, prompts, judges))).values()))
 
     def expected(code):
