@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class _Rows:
     losses: Floats
     prompts: NDArray[Any]
+    per_prompt: int = (
+        1  # rows that one label of a group stands for: the responses, where losses are two-dimensional
+    )
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,9 @@ def _rows(losses: ArrayLike, prompts: ArrayLike | None, model: str) -> _Rows:
             raise InputError(
                 f"give prompts_{model}, one per loss, or losses_{model} of shape (prompts, responses)"
             )
-        labels, loss = np.repeat(np.arange(loss.shape[0]), loss.shape[1]), loss.ravel()
-    else:
-        labels = np.asarray(prompts)
+        each = loss.shape[1]
+        return _Rows(loss.ravel(), np.repeat(np.arange(loss.shape[0]), each), each)
+    labels = np.asarray(prompts)
     if loss.ndim != 1 or labels.shape != loss.shape:
         raise InputError(
             f"losses_{model} has shape {loss.shape}, prompts_{model} {labels.shape}: give one per loss"
@@ -102,6 +105,8 @@ def common_prompts(
     losses = [rows.losses[k] for rows, k in zip((a, b), kept, strict=True)]
     pair = None
     if pairs is not None:
+        if pairs is True:
+            pairs = np.arange(a.losses.size)
         labels, pair_names = _codes(_two(pairs, a, b, "pairs"), "pairs")
         labels = [label[k] for label, k in zip(labels, kept, strict=True)]
         left, right = _matched(prompts, labels, ordered, pair_names)
@@ -113,10 +118,18 @@ def common_prompts(
 def _two(labels: Any, a: _Rows, b: _Rows, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Labels of the rows of A and of B, given as two arrays or as one for both."""
     sizes = a.losses.size, b.losses.size
+    if not hasattr(labels, "__len__") or isinstance(labels, str):
+        raise InputError(f"{name} must be labels, one per row, not {labels!r}")
     if len(labels) == 2 and all(np.ndim(part) == 1 for part in labels):
         both = np.asarray(labels[0]), np.asarray(labels[1])
     else:
         both = np.asarray(labels), np.asarray(labels)
+    if name == "groups":
+        parts = zip(both, (a, b), strict=True)
+        one, two = (
+            np.repeat(x, m.per_prompt) if x.size * m.per_prompt == m.losses.size else x for x, m in parts
+        )
+        both = one, two
     if (both[0].shape, both[1].shape) != ((sizes[0],), (sizes[1],)):
         raise InputError(
             f"give {name} as two arrays of {sizes[0]} and {sizes[1]} labels, one per row of A and of B"

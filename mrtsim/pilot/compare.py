@@ -197,8 +197,10 @@ def compare_models(
             and counted.
         prompts_b: (rows_b,).
         pairs: where responses come in pairs (the same seed for both models), the name of each row's pair, unique per
-            prompt and model: two arrays (rows_a,) and (rows_b,), or one array where row i of A belongs to row i of B.
-        groups: which group of near-duplicate prompts each row belongs to, in the same two forms.
+            prompt and model: two arrays (rows_a,) and (rows_b,), or one for both models, or True where row i of A (of
+            two-dimensional losses each entry) belongs to that of B.
+        groups: which group of near-duplicate prompts each row belongs to, as two arrays or one for both models; one
+            label per prompt where losses are two-dimensional.
         confidence: level of the intervals.
         power: of `detectable`.
         population: P, where the difference on a given set of P prompts is meant, of which these are a random sample or

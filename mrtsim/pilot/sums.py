@@ -420,7 +420,9 @@ def given_prompts_error(
     n = means.size
     if samples[0].starts is not None:
         raise InputError("a given set of prompts has no groups to draw: give population or groups")
-    if population != int(population) or population < n:
+    if not isinstance(population, int | np.integer):
+        raise InputError(f"population must be a whole number, not {population!r}")
+    if population < n:
         raise InputError(f"population = {population} is less than the {n} prompts: give how many the set has")
     single = max(int(np.sum(sums.counts < 2)) for sums in samples)
     if single:

@@ -246,6 +246,19 @@ def test_prompts_of_one_model_are_dropped():
     assert kept.difference.to_dict() == pytest.approx(inner.difference.to_dict())
 
 
+def test_two_dimensional_losses_have_pairs_and_groups_of_their_own():
+    a, b = two_models()
+    (la, p), (lb, _) = rows(a), rows(b)
+    paired, named = compare_models(a, b, pairs=True), compare_models(la, lb, p, p, np.tile(np.arange(4), 40))
+    assert paired.response.to_dict() == pytest.approx(named.response.to_dict())
+    groups = np.arange(40) // 4
+    grouped, named = (
+        compare_models(a, b, groups=groups),
+        compare_models(la, lb, p, p, groups=np.repeat(groups, 4)),
+    )
+    assert grouped.group.to_dict() == pytest.approx(named.group.to_dict())
+
+
 def test_one_response_per_prompt():
     a, b = two_models(k_a=1, k_b=1)
     found = compare_models(a, b)
@@ -366,6 +379,8 @@ def test_the_interval_covers_and_has_its_power():
             "prompt 1 is in group",
         ),
         (lambda: compare_models(*two_models(), redundancy=2), "needs groups"),
+        (lambda: compare_models(*two_models(), pairs=3), "pairs must be labels"),
+        (lambda: compare_models(*two_models(), population=40.5), "whole number"),
         (lambda: compare_models(*two_models(), confidence=95), "confidence"),
         (lambda: compare_models(*two_models(), power=0.01), "no difference at all"),
     ],
