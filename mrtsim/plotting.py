@@ -171,16 +171,14 @@ def plot_rollouts(groups: Sequence[Mapping[str, Any]], best: Mapping[str, Any] |
     panels = np.atleast_1d(figure.subplots(1, 2 if best else 1))
     size = [row["group_size"] for row in groups]
     dead = [row["dead"] for row in groups]
-    if isinstance(dead[0], Mapping):
-        panels[0].fill_between(
-            size, [d["low"] for d in dead], [d["high"] for d in dead], color=BLUE, alpha=0.2, linewidth=0
-        )
+    if "dead_interval" in groups[0]:
+        low, high = ([row["dead_interval"][end] for row in groups] for end in ("low", "high"))
+        panels[0].fill_between(size, low, high, color=BLUE, alpha=0.2, linewidth=0)
         counts = [
             (row["group_size"], row["dead_observed"]["estimate"]) for row in groups if row["dead_observed"]
         ]
         if counts:
             panels[0].plot(*zip(*counts, strict=True), "x", color=RED, label="by counts")
-        dead = [d["estimate"] for d in dead]
     panels[0].plot(size, dead, "o-", color=BLUE, markersize=3.5, linewidth=1, label="Beta distribution")
     panels[0].set_ylabel("share of dead groups")
     panels[0].set_ylim(0, 1)

@@ -133,25 +133,24 @@ def run(args: argparse.Namespace) -> int:
     for size in sizes:
         observed = None
         if fit is None:
-            dead: Any = dead_share(args.alpha, args.beta, size)
-            share, record = dead, {"dead": dead, "mixed": 1 - dead}
+            dead, estimate = dead_share(args.alpha, args.beta, size), None
         else:
             estimate, observed = fit.dead_share(size), fit.observed_dead_share(size)
-            share = estimate.value
-            mixed = {"estimate": 1 - share, "low": 1 - estimate.high, "high": 1 - estimate.low}
-            record = {"dead": estimate.to_dict(), "mixed": mixed}
-        mixed_share = 1 - share
-        row = {
+            dead = estimate.value
+        mixed = 1 - dead
+        row: dict[str, Any] = {
             "group_size": size,
-            **record,
-            "dynamic_sampling_factor": 1 / mixed_share if mixed_share > 0 else math.inf,
+            "dead": dead,
+            "mixed": mixed,
+            "dynamic_sampling_factor": 1 / mixed if mixed > 0 else math.inf,
         }
-        if fit is not None:
+        if estimate is not None:
+            row["dead_interval"] = estimate.to_dict()
             row["dead_observed"] = None if observed is None else observed.to_dict()
         if args.prompts is not None:
-            row["effective_prompts"] = args.prompts * mixed_share
+            row["effective_prompts"] = args.prompts * mixed
             row["generation_batches"] = generation_batches(
-                mixed_share, args.prompts, args.generated or args.prompts
+                mixed, args.prompts, args.generated or args.prompts
             )
         if components is not None and best is not None:
             p, r, limit, _ = costs
@@ -160,8 +159,8 @@ def run(args: argparse.Namespace) -> int:
             row |= {"n_prompts": n, "variance": variance, "regret": variance / best.variance - 1}
         groups.append(row)
     record = {
-        "alpha": args.alpha if fit is None else fit.alpha.to_dict(),
-        "beta": args.beta if fit is None else fit.beta.to_dict(),
+        "alpha": args.alpha if fit is None else fit.alpha.value,
+        "beta": args.beta if fit is None else fit.beta.value,
         "groups": groups,
         "best_group": None if best is None else _best_record(best, groups),
         "trainer": None if args.trainer is None else _trainer(args, best),
@@ -169,6 +168,8 @@ def run(args: argparse.Namespace) -> int:
     }
     if fit is not None:
         record |= {
+            "alpha_interval": fit.alpha.to_dict(),
+            "beta_interval": fit.beta.to_dict(),
             "mean": fit.mean.to_dict(),
             "n_prompts": fit.n_prompts,
             "n_responses": fit.n_responses,
@@ -241,8 +242,7 @@ def _best_record(best: GroupPlan, groups: list[dict[str, Any]]) -> dict[str, Any
     from dataclasses import asdict
 
     mixed = next(row["mixed"] for row in groups if row["group_size"] == best.group_size)
-    share = mixed["estimate"] if isinstance(mixed, dict) else mixed
-    return {**asdict(best), "effective_prompts": best.n_prompts * share}
+    return {**asdict(best), "effective_prompts": best.n_prompts * mixed}
 
 
 def _trainer(args: argparse.Namespace, best: GroupPlan | None) -> dict[str, Any]:
@@ -314,11 +314,11 @@ def _warnings(fit: SuccessRates | None, groups: list[dict[str, Any]], best: Grou
     if fit.n_prompts < 20:
         found.append(f"{fit.n_prompts} prompts are few: intervals from so few may be too short")
     for row in groups:
-        seen = row.get("dead_observed")
-        if seen and (seen["low"] > row["dead"]["high"] or seen["high"] < row["dead"]["low"]):
+        seen, fitted = row.get("dead_observed"), row.get("dead_interval")
+        if seen and fitted and (seen["low"] > fitted["high"] or seen["high"] < fitted["low"]):
             found.append(
                 f"at G = {row['group_size']} the counts say {number(seen['estimate'])} dead groups where the Beta "
-                f"distribution says {number(row['dead']['estimate'])}: success rates do not follow it, trust the counts"
+                f"distribution says {number(row['dead'])}: success rates do not follow it, trust the counts"
             )
     return found
 
@@ -352,14 +352,11 @@ def _text(args: argparse.Namespace, record: dict[str, Any], fit: SuccessRates | 
         header += ["prompts", "variance", "regret"]
     rows = []
     for group in record["groups"]:
-        row: list[Any] = [group["group_size"]]
-        if fit is None:
-            row += [group["dead"], group["mixed"]]
-        else:
-            dead, seen = group["dead"], group["dead_observed"]
-            row += [dead["estimate"], dead["low"], dead["high"], seen["estimate"] if seen else "-"]
-            row += [group["mixed"]["estimate"]]
-        row.append(group["dynamic_sampling_factor"])
+        row: list[Any] = [group["group_size"], group["dead"]]
+        if fit is not None:
+            limits, seen = group["dead_interval"], group["dead_observed"]
+            row += [limits["low"], limits["high"], seen["estimate"] if seen else "-"]
+        row += [group["mixed"], group["dynamic_sampling_factor"]]
         if args.prompts is not None:
             row += [group["effective_prompts"], group["generation_batches"]]
         if record["best_group"] is not None:

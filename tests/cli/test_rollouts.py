@@ -93,13 +93,14 @@ def test_from_a_file(capsys, pilot):
     path, successes = pilot
     record = answer(capsys, path, "--reward-column", "correct")
     fit = fit_success_rates(successes, 8)
-    assert record["alpha"] == {"estimate": fit.alpha.value, "low": fit.alpha.low, "high": fit.alpha.high}
+    limits = {"estimate": fit.alpha.value, "low": fit.alpha.low, "high": fit.alpha.high}
+    assert (record["alpha"], record["alpha_interval"]) == (fit.alpha.value, limits)
     assert (record["n_prompts"], record["n_responses"]) == (60, 480)
     for group in record["groups"]:
         size = group["group_size"]
-        assert group["dead"]["estimate"] == pytest.approx(fit.dead_share(size).value)
-        assert group["dead"]["low"] < group["dead"]["estimate"] < group["dead"]["high"]
-        assert group["mixed"]["low"] == pytest.approx(1 - group["dead"]["high"])
+        assert group["dead"] == group["dead_interval"]["estimate"] == fit.dead_share(size).value
+        assert group["dead_interval"]["low"] < group["dead"] < group["dead_interval"]["high"]
+        assert group["mixed"] == pytest.approx(1 - group["dead"])
         assert (group["dead_observed"] is None) == (size > 8)
     scored = answer(capsys, path, "--reward-column", "score", "--success-above", "0")
     assert scored["groups"] == record["groups"]
