@@ -76,7 +76,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         model = MDN(model_key)
         sets = _prompts(config, sobol_key)
         losses = [_loss(model, prompts) for prompts in sets]
-        truth = [values(rkon_law(_TOY, x, 1))["mean"] for x, values in zip(sets, losses, strict=True)]
+        truth = [values(rkon_law(_TOY, x, 1, 1))["mean"] for x, values in zip(sets, losses, strict=True)]
         exact = partial(_exact, sets, losses, truth)
         cells = [(n, k) for n in config.grid_candidates for k in config.grid_responses if k <= n]
         bar = tqdm(cells, desc="exact grid", disable=None if sweep.progress else True)

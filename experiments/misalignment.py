@@ -133,18 +133,18 @@ def _cosines(problem: Problem, laws: list[KeptLaw]) -> np.ndarray:
         responses = jnp.asarray(centre[:, None] + laws[0].responses)
         kept = jnp.asarray(np.concatenate([law.kept for law in laws]))
         each, batch = map(np.asarray, _expected(problem, responses, kept))
-        truth = np.asarray(problem.coordinates(problem.true_gradient))
+        truth = np.asarray(problem.gradients.coordinates(problem.true_gradient))
     return np.stack([cosine(batch, np.asarray(problem.true_batch)), cosine(each, truth).mean(-1)], axis=-1)
 
 
 @eqx.filter_jit
 def _expected(problem: Problem, responses: Array, kept: Array) -> tuple[Array, Array]:
     """Expected gradients under each law: of each prompt (laws, prompts, coordinates), and of the batch (laws, ...)."""
-    gradients = problem.rows(responses)[..., 1:]
+    gradients = problem.gradients.rows(responses)[..., 1:]
 
     def under(weights: Array) -> tuple[Array, Array]:
         expected = jnp.einsum("q,pqo->po", weights, gradients)
-        return problem.coordinates(expected), problem.batch(expected)
+        return problem.gradients.coordinates(expected), problem.gradients.batch(expected)
 
     return jax.lax.map(under, kept)
 

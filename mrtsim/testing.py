@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import ArrayLike, NDArray
 
+from mrtsim.distributions.protocol import Distribution, NamedModes, WithQuadrature, missing
 from mrtsim.errors import InputError
 from mrtsim.plan.allocate import Cost
 from mrtsim.selection.registry import strategy
@@ -241,17 +242,28 @@ def check_allocator(
 
 
 def check_distribution(distribution: Any, *, prompts: int = 3, draws: int = 200_000) -> None:
-    """Check that a distribution's samples have the moments that its exact expectations promise.
+    """Check that a distribution has the methods of `Distribution`, and that its samples have the promised moments.
 
     For each of a few prompts the sampled mean of y, y squared and the reward are compared with `expectation`, in
-    standard errors (five); and the expectation of 1 must be 1.
+    standard errors (five); and the expectation of 1 must be 1. Of the optional parts of
+    `mrtsim.distributions.protocol` those that are there are checked too: weighted sums over `quadrature` must be the
+    expectations, and the sampled modes must have the frequencies `mode_weights`.
+
+    Args:
+        distribution: yours.
+        prompts: how many prompts to check at.
+        draws: responses per prompt.
 
     Raises:
-        CheckFailed: with the prompt, the moment and both values.
+        CheckFailed: with the methods that are missing; or with the prompt, the moment and both values.
     """
+    if lacking := missing(distribution, Distribution):
+        raise CheckFailed(
+            f"{type(distribution).__name__} lacks {', '.join(lacking)}: see mrtsim.distributions.protocol.Distribution"
+        )
     prompt_key, response_key = jax.random.split(jax.random.key(0))
     given_prompts = distribution.sample_prompts(prompt_key, prompts)
-    sampled = distribution.sample_responses(response_key, given_prompts, draws)[0]
+    sampled, modes = distribution.sample_responses(response_key, given_prompts, draws)
 
     def moments(responses: Any) -> Any:
         reward = distribution.reward(given_prompts, responses)
@@ -259,18 +271,36 @@ def check_distribution(distribution: Any, *, prompts: int = 3, draws: int = 200_
         y = responses * one
         return jax.numpy.stack([one, y, y * y, reward], axis=-1)
 
-    drawn = np.asarray(moments(sampled), np.float64)
     exact = np.asarray(distribution.expectation(moments, given_prompts).value, np.float64)
-    mean, error = drawn.mean(axis=1), drawn.std(axis=1, ddof=1) / math.sqrt(draws)
-    for prompt, moment in itertools.product(range(prompts), range(4)):
-        name = ("1", "y", "y^2", "reward")[moment]
-        gap = abs(mean[prompt, moment] - exact[prompt, moment])
-        # float32 sampling: rounding of the order of 1e-5 relative is not a defect.
-        if gap > 5 * error[prompt, moment] + 1e-5 * (1 + abs(exact[prompt, moment])):
+    names = ("1", "y", "y^2", "reward")
+    _compare("mean", names, np.asarray(moments(sampled), np.float64), exact)
+    if isinstance(distribution, WithQuadrature):
+        responses, weights = distribution.quadrature(given_prompts, None)
+        sums = np.einsum("pq,pqm->pm", np.asarray(weights, np.float64), np.asarray(moments(responses)))
+        size = np.abs(sums) + np.abs(exact)
+        for prompt, moment in np.argwhere(np.abs(sums - exact) > 1e-4 * (1 + size)):
             raise CheckFailed(
-                f"prompt {prompt}: the sampled mean of {name} is {mean[prompt, moment]:.6g} ± "
-                f"{error[prompt, moment]:.2g}, its expectation {exact[prompt, moment]:.6g}"
+                f"prompt {prompt}: the sum of {names[moment]} over quadrature is {sums[prompt, moment]:.6g}, its "
+                f"expectation {exact[prompt, moment]:.6g}"
             )
+    if isinstance(distribution, NamedModes):
+        chances = np.asarray(distribution.mode_weights(given_prompts), np.float64)
+        kept = np.asarray(modes)[..., None] == np.arange(chances.shape[-1])
+        _compare(
+            "frequency", [f"mode {m}" for m in range(chances.shape[-1])], kept.astype(np.float64), chances
+        )
+
+
+def _compare(what: str, names: Sequence[str], drawn: NDArray[np.float64], exact: NDArray[np.float64]) -> None:
+    """Sampled means over draws (prompts, draws, moments) against their expectations (prompts, moments)."""
+    mean, error = drawn.mean(axis=1), drawn.std(axis=1, ddof=1) / math.sqrt(drawn.shape[1])
+    # float32 sampling: rounding of the order of 1e-5 relative is not a defect.
+    wrong = np.abs(mean - exact) > 5 * error + 1e-5 * (1 + np.abs(exact))
+    for prompt, moment in np.argwhere(wrong):
+        raise CheckFailed(
+            f"prompt {prompt}: the sampled {what} of {names[moment]} is {mean[prompt, moment]:.6g} ± "
+            f"{error[prompt, moment]:.2g}, its expectation {exact[prompt, moment]:.6g}"
+        )
 
 
 def check_format(kind: type[Format], encode: Callable[[Sequence[dict[str, Any]]], bytes]) -> None:

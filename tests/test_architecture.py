@@ -1,98 +1,125 @@
-"""Imports point one way: from experiments to the library, never back; figures stand alone, no experiment on another."""
-
-from __future__ import annotations
+"""The import graph: which rooms may use which, and that no module needs itself."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("mrtsim", "experiments", "figures", "benchmarks")
+ROOMS = ("mrtsim", "experiments", "figures", "benchmarks")
 
 
-def imports(path: Path) -> set[str]:
-    """The modules of this checkout that a file imports anywhere in it, by dotted name."""
+def name_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules():
+    """Module name -> file."""
+    return {name_of(path): path for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+
+
+def statements(tree, *, loading):
+    """Import statements; with `loading` those alone that run when the module is loaded."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif loading and (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        ):
+            continue
+        else:
+            yield from statements(node, loading=loading)
+
+
+@cache
+def imports(module, *, loading=False):
+    """The modules of this repository that a module imports, anywhere in its code or when it is loaded."""
+    path = modules()[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in statements(ast.parse(path.read_text(encoding="utf-8")), loading=loading):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    return {name for name in found if name.partition(".")[0] in PACKAGES}
+            continue
+        parts = package.split(".")
+        start = parts[: len(parts) - node.level + 1] if node.level else []
+        base = ".".join([*start, *filter(None, [node.module])])
+        for alias in node.names:
+            found.add(f"{base}.{alias.name}" if f"{base}.{alias.name}" in modules() else base)
+    return {target for target in found if target.split(".")[0] in ROOMS} - {module}
 
 
-def files(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
-
-
-def outwards(package: str, allowed: tuple[str, ...]) -> list[tuple[str, str]]:
-    return [
-        (str(path.relative_to(ROOT)), name)
-        for path in files(package)
-        for name in imports(path)
-        if name.partition(".")[0] not in allowed
-    ]
+def edges(source, target):
+    """Imports from modules of one room (or package) into another."""
+    inside = lambda module, room: module == room or module.startswith(f"{room}.")  # noqa: E731
+    return sorted(
+        f"{module} -> {used}"
+        for module in modules()
+        if inside(module, source)
+        for used in imports(module)
+        if inside(used, target)
+    )
 
 
 @pytest.mark.parametrize(
-    ("package", "allowed"),
+    ("source", "target"),
     [
-        ("mrtsim", ("mrtsim",)),
-        ("figures", ("figures", "mrtsim")),
-        ("experiments", ("experiments", "mrtsim", "figures")),
+        *(("mrtsim", room) for room in ROOMS[1:]),
+        ("figures", "experiments"),
+        ("figures", "benchmarks"),
+        ("experiments", "benchmarks"),
     ],
 )
-def test_no_package_imports_what_lies_further_out(package, allowed):
-    assert len(files(package)) > 10
-    assert outwards(package, allowed) == []
+def test_no_import_goes_outwards(source, target):
+    assert edges(source, target) == []
 
 
-def test_figures_need_nothing_but_the_style():
-    for path in files("figures"):
-        others = {name for name in imports(path) if not name.startswith("figures")}
-        assert others <= (
-            {"mrtsim.estimates", "mrtsim.estimates.normal_quantile"} if path.stem == "style" else set()
-        )
-        assert {name for name in imports(path) if name.startswith("figures")} <= {"figures", "figures.style"}
+def test_experiments_do_not_import_each_other():
+    """An experiment uses the package, the harness, and what experiments share; and these use no experiment."""
+    runs = {module for module in modules() if module.count(".") == 1 and module.startswith("experiments.")}
+    runs -= {"experiments.__main__", "experiments.harness", "experiments.shared"}
+    assert len(runs) > 10
+    users = {module for module in modules() if module.split(".")[0] in ("experiments", "figures")}
+    found = {f"{module} -> {used}" for module in users for used in imports(module) & runs}
+    assert found == set()
 
 
-def test_only_the_report_draws():
-    drawing = {path.stem for path in files("experiments") if any("figures" in n for n in imports(path))}
-    assert drawing == {"report"}
+def test_no_module_needs_itself():
+    """No cycle among the imports of loading. (A registry loads its built-in entries on first use.)"""
+    done, path = set(), []
+
+    def visit(module):
+        if module in path:
+            pytest.fail(" -> ".join([*path[path.index(module) :], module]))
+        if module in done:
+            return
+        path.append(module)
+        for used in sorted(imports(module, loading=True) & set(modules())):
+            visit(used)
+        done.add(path.pop())
+
+    for module in sorted(modules()):
+        visit(module)
 
 
-def test_no_experiment_imports_another_and_nothing_shared_imports_one():
-    experiments = {path.stem for path in (ROOT / "experiments").glob("*.py") if not path.stem.startswith("_")}
-    assert len(experiments) > 15
-    for path in files("experiments"):
-        assert not {
-            n for n in imports(path) for e in experiments if f"{n}.".startswith(f"experiments.{e}.")
-        }, path
+def test_packages_hold_a_docstring_alone():
+    """So that importing one module of a room does not load the others."""
+    for module, path in modules().items():
+        if path.name == "__init__.py" and module not in ("mrtsim", "mrtsim.cli", "experiments", "figures"):
+            body = ast.parse(path.read_text(encoding="utf-8")).body
+            assert len(body) <= 1, module
 
 
-def test_the_harness_does_not_need_what_experiments_share():
-    for path in (ROOT / "experiments" / "harness").glob("*.py"):
-        assert not {name for name in imports(path) if name.startswith("experiments.shared")}
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_no_cycle_at_import(package):
-    """Imports at the top of modules, without those inside functions or for types alone, form no cycle."""
-    modules = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in files(package)
-    }
-    graph = {}
-    for name, path in modules.items():
-        found = set()
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-                found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-            elif isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-        graph[name] = {n for n in found if n in modules and n != name and n != package}
-    done: set[str] = set()
-    while ready := {name for name, needs in graph.items() if name not in done and needs <= done}:
-        done |= ready
-    assert set(graph) - done == set()
+def test_the_graph_is_seen():
+    """The search finds imports of every form."""
+    assert "mrtsim.estimates" in imports("mrtsim.diagnostics.reports")
+    assert "mrtsim.montecarlo" in imports("mrtsim.diagnostics.simulate")  # from a package
+    assert "mrtsim.selection.select_file" in imports("mrtsim.cli.select")  # inside a function
+    assert "mrtsim.selection.select_file" not in imports("mrtsim.cli.select", loading=True)
+    assert "mrtsim.selection.registry" not in imports(
+        "mrtsim.cli.select", loading=True
+    )  # for type checkers alone

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from mrtsim.cli import main
+from mrtsim.pilot import intervals
+from mrtsim.selection import registry
+from mrtsim.tables import formats
 
 ROOT = Path(__file__).parents[1]
 THEORY = ROOT / "docs" / "theory.md"
@@ -64,7 +67,11 @@ def blocks(page, language):
 
 
 @pytest.mark.parametrize("number", range(len(blocks("CONTRIBUTING.md", "python"))))
-def test_the_examples_for_contributors_run(number):
+def test_the_examples_for_contributors_run(number, monkeypatch):
+    # What an example registers is gone after it.
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry.strategies()))
+    monkeypatch.setattr(intervals, "_methods", intervals.interval_methods())
+    monkeypatch.setattr(formats, "FORMATS", [*formats.FORMATS])
     exec(
         compile(blocks("CONTRIBUTING.md", "python")[number], "CONTRIBUTING.md", "exec"),
         {"__name__": "example"},

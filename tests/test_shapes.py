@@ -1,4 +1,4 @@
-"""Do arrays have the shapes that the signatures say? The tests of the internals again, under jaxtyping's import hook.
+"""Arrays have the shapes that the signatures say: the tests of the internals again, under jaxtyping's import hook.
 
 Public functions take array-likes and have messages of their own, which the hook would come before; so it is not on for
 the whole suite.
@@ -16,21 +16,20 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     "subject",
     [
-        "decomposition",
-        "diagnostics",
         "distributions",
-        "learners",
-        "selection_theory",
-        "tokens",
-        "training",
-        "transformer",
+        "diagnostics",
+        "test_models.py",
+        "selection/test_exact_laws.py",
+        "experiments/test_tokens.py",
+        "experiments/shared/test_training.py",
+        "experiments/shared/test_transformer.py",
     ],
 )
 def test_signatures_hold_at_run_time(subject):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not stress"),
-            *("--jaxtyping-packages=mrtsim,beartype.beartype", f"tests/test_{subject}.py"),
+            *("--jaxtyping-packages=mrtsim,experiments,beartype.beartype", f"tests/{subject}"),
         ],
         cwd=ROOT,
         capture_output=True,

@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mrtsim.distributions.categorical import Categorical
+from mrtsim.distributions.clustered import ClusteredPrompts
 from mrtsim.distributions.gaussian_modes import GaussianModes
-from mrtsim.distributions.protocol import distribution
 from mrtsim.pilot import estimate as components
 from mrtsim.plan.allocate import allocate, optimal_responses
 from mrtsim.selection.registry import register_strategy
@@ -139,10 +140,11 @@ def test_allocators():
             check_allocator(allocator)
 
 
-@pytest.mark.parametrize("name", ["gaussian-modes", "clustered"])
-def test_distributions(name):
-    made = distribution(name)
-    check_distribution(made)
+@pytest.mark.parametrize(
+    "distribution", [GaussianModes(), ClusteredPrompts(), Categorical()], ids=lambda d: type(d).__name__
+)
+def test_distributions(distribution):
+    check_distribution(distribution)
 
 
 def test_a_distribution_with_a_wrong_expectation_is_caught():
@@ -153,3 +155,32 @@ def test_a_distribution_with_a_wrong_expectation_is_caught():
 
     with pytest.raises(CheckFailed, match="the sampled mean of y"):
         check_distribution(Shifted())
+
+
+def test_a_distribution_is_told_what_it_lacks():
+    class HalfDone:
+        def sample_prompts(self, key, n): ...
+
+        def reward(self, prompts, responses): ...
+
+    with pytest.raises(CheckFailed, match="HalfDone lacks sample_responses, expectation: see"):
+        check_distribution(HalfDone())
+
+
+def test_wrong_parts_of_a_distribution_are_caught():
+    class WrongModes(GaussianModes):
+        def mode_weights(self, prompts):
+            return super().mode_weights(prompts)[..., :2] * 1.5
+
+    class HeavyRule(GaussianModes):
+        def quadrature(self, prompts, rule=None):
+            responses, weights = super().quadrature(prompts, rule)
+            return responses, weights * 1.01
+
+        def expectation(self, fn, prompts, **_):
+            return GaussianModes().expectation(fn, prompts)
+
+    with pytest.raises(CheckFailed, match="the sampled frequency of mode 0"):
+        check_distribution(WrongModes(), draws=20_000)
+    with pytest.raises(CheckFailed, match=r"the sum of 1 over quadrature is 1\.01"):
+        check_distribution(HeavyRule(), draws=20_000)

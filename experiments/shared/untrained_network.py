@@ -11,7 +11,7 @@ import numpy as np
 
 from mrtsim.diagnostics.exact import ExactReport
 from mrtsim.diagnostics.problem import Problem
-from mrtsim.diagnostics.reports import ErrorReport, Measured, paired_difference
+from mrtsim.diagnostics.reports import ErrorReport, TrialEstimate, paired_difference
 from mrtsim.diagnostics.simulate import Setting, StrategyReport, compare_strategies
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.estimates import Estimate
@@ -105,12 +105,13 @@ def over_models(entry: Mapping[str, Any]) -> Estimate:
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> Estimate:
     """one - other over trials, of settings that chose from the same pools: the interval is of paired trials."""
-    gap = paired_difference(*(_measured(entry) for entry in (one, other)))
-    return Estimate.from_standard_error(gap.value, gap.standard_error, len(gap.left_out) - 1)
+    return paired_difference(*(_measured(entry) for entry in (one, other)))
 
 
-def _measured(entry: Mapping[str, Any]) -> Measured:
-    return Measured(entry["estimate"], entry["standard_error"], np.asarray(entry["left_out"]))
+def _measured(entry: Mapping[str, Any]) -> TrialEstimate:
+    return TrialEstimate(
+        entry["estimate"], standard_error=entry["standard_error"], left_out=np.asarray(entry["left_out"])
+    )
 
 
 def _errors(reports: Sequence[ErrorReport]) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def _errors(reports: Sequence[ErrorReport]) -> dict[str, Any]:
     return found | {"raw_bias_squared": _known([r.raw_bias_squared for r in reports])}
 
 
-def _mean(measured: Sequence[Measured | None]) -> dict[str, Any]:
+def _mean(measured: Sequence[TrialEstimate | None]) -> dict[str, Any]:
     found = [m for m in measured if m is not None]
     errors = np.array([m.standard_error for m in found])
     return _known([m.value for m in found]) | {

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mrtsim.cli import count, non_negative, number, strict_json, table
+from mrtsim.cli import count, number, strict_json, table
 from mrtsim.cli.reading import add_files
+from mrtsim.errors import InputError
+
+if TYPE_CHECKING:
+    from mrtsim.selection.registry import Strategy
+    from mrtsim.selection.report import SelectionReport
 
 DESCRIPTION = """\
 Keep K of N candidate responses of each prompt. The kept rows go unchanged to --out, in the input's format and order.
@@ -69,17 +73,27 @@ def add_parser(subparsers: Any) -> None:
     options = parser.add_argument_group("selection")
     options.add_argument(
         "--alpha",
-        type=non_negative,
-        default=1.0,
         metavar="A",
-        help="dbkon: quality is reward ** A; 0 is dkon (default: 1)",
+        help="dbkon: quality is reward ** A, of rewards scaled to [0, 1] within each pool, so they may be negative; "
+        "0 is dkon (default: 1)",
     )
     options.add_argument(
         "--temperature",
-        type=non_negative,
-        default=1.0,
         metavar="T",
         help="gumbel: in units of the reward; 0 is bkon (default: 1)",
+    )
+    options.add_argument(
+        "--ties",
+        metavar="RULE",
+        help="dkon and dbkon, among picks that add the same: index (first in the file, the default), reward (largest), "
+        "diverse (largest gain without rewards) or random; but for index the order of the rows does not matter",
+    )
+    options.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any option of the strategy, those of a plugin included; may be given several times",
     )
     options.add_argument(
         "--seed", type=_seed, default=0, metavar="S", help="of random strategies (default: 0)"
@@ -96,11 +110,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `mrtsim select`."""
-    from mrtsim.selection.registry import load_plugin
-    from mrtsim.selection.select_file import Columns, SelectionReport, select_file
+    from mrtsim.selection.registry import load_plugin, strategy
+    from mrtsim.selection.select_file import Columns, select_file
 
     if args.plugin:
         load_plugin(args.plugin)
+    options = _options(strategy(args.strategy), args)
     report = select_file(
         args.files,
         args.out,
@@ -111,20 +126,21 @@ def run(args: argparse.Namespace) -> int:
         pool_columns=[name for name in args.pool_columns.split(",") if name],
         format=args.format,
         missing_ids=args.missing_ids,
-        alpha=args.alpha,
-        temperature=args.temperature,
         seed=args.seed,
         short_pools=args.short_pools,
         progress=sys.stderr.isatty(),
+        **options,
     )
     if args.json:
-        print(strict_json(dataclasses.asdict(report)))
+        print(strict_json(report.to_dict()))
         return 0
 
-    def shift(name: str, pool: float | None, kept: float | None) -> list[str]:
-        if pool is None or kept is None:
-            return [name, "-", "-", "-"]
-        return [name, number(pool), number(kept), number(kept - pool)]
+    def row(name: str, quantity: str) -> list[str]:
+        pool, kept, rkon = (getattr(report, f"{quantity}_{part}") for part in ("pool", "kept", "rkon"))
+        shift = getattr(report, f"{quantity}_shift")
+        if pool is None or shift is None:
+            return [name, *"-----"]
+        return [name, *map(number, (pool, rkon, kept, shift.value, shift.standard_error))]
 
     r: SelectionReport = report
     print(f"{args.strategy}, K = {args.k}: kept {r.kept} of {r.candidates} candidates of {r.prompts} prompts")
@@ -136,19 +152,35 @@ def run(args: argparse.Namespace) -> int:
     if r.short_pools:
         what = "kept whole" if args.short_pools == "keep" else "dropped"
         print(f"{r.short_pools} prompts had fewer than {args.k} candidates and were {what}")
-    rows = [
-        shift("reward", r.reward_pool, r.reward_kept),
-        shift("similarity (1 + cos) / 2", r.similarity_pool, r.similarity_kept),
-    ]
+    if r.saturated_picks:
+        rule = options.get("ties", "index")
+        follow = "the file's order" if rule == "index" else f"--ties {rule}"
+        print(f"{r.saturated_picks} of {r.kept} picks added nothing to the objective: they follow {follow}")
+    rows = [row("reward", "reward"), row("similarity (1 + cos) / 2", "similarity")]
     if args.loss_column:
-        rows.append(shift(args.loss_column, r.loss_pool, r.loss_kept))
-    print("\nmeans over prompts")
-    print(table(rows, header=("", "pool", "kept", "shift")))
-    if r.k_eff is not None:
+        rows.append(row(args.loss_column, "loss"))
+    print("\nmeans over prompts; RKoN is what a random choice is expected to keep, the shift is from there")
+    print(table(rows, header=("", "pool", "RKoN", "kept", "shift", "standard error")))
+    if r.similarity_score is not None and r.similarity_score_rkon is not None:
         print(
-            f"\nK_eff {number(r.k_eff)} (similarity score: it ranks kept sets, it is not a number of responses)"
+            f"\nsimilarity score {number(r.similarity_score)}, at the pools' similarity "
+            f"{number(r.similarity_score_rkon)} (it ranks kept sets, it is not a number of responses)"
         )
     return 0
+
+
+def _options(known: Strategy, args: argparse.Namespace) -> dict[str, Any]:
+    """The strategy's options: the short forms, and every --option."""
+    given = [(name, getattr(args, name)) for name in ("alpha", "temperature", "ties")]
+    texts = {name: text for name, text in given if text is not None}
+    for pair in args.option:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"--option {pair}: write --option name=value")
+        if name in texts:
+            raise InputError(f"the option {name} is given twice")
+        texts[name] = text
+    return {name: known.option(name).parse(known.name, text) for name, text in texts.items()}
 
 
 def _seed(text: str) -> int:

@@ -9,15 +9,16 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from mrtsim.diagnostics.problem import Problem, batch_gradients, values_of
+from mrtsim.diagnostics.problem import LinearisedModel, Problem, batch_gradients, values_of
 from mrtsim.diagnostics.reports import cosine
 from mrtsim.errors import InputError
-from mrtsim.selection.exact_laws import KeptLaw, KeptMean, bkon_law, rkon_law
+from mrtsim.selection.exact_laws import KeptMean
+from mrtsim.selection.registry import law
 
 
 @dataclass(frozen=True)
 class ExactReport:
-    """What `measure` should find for RKoN or BKoN, by quadrature.
+    """What `measure` should find, by quadrature.
 
     Attributes:
         loss, gradient: exact moments, one entry per prompt; gradients in orthonormal coordinates of each prompt's span.
@@ -35,18 +36,23 @@ class ExactReport:
 
 
 def exact(
-    problem: Problem, name: str, *, n_candidates: int, k: int, resolution: int | None = None, chunk: int = 32
+    problem: Problem, name: str, *, n_candidates: int, k: int, chunk: int = 32, **options: Any
 ) -> ExactReport:
-    """The exact counterpart of `measure` for "rkon" and "bkon", by quadrature over the kept responses' law.
+    """The exact counterpart of `measure`, by quadrature over the law of what a strategy keeps.
 
-    `resolution` as in `bkon_law`; `chunk` prompts are worked on at a time.
+    Args:
+        problem: what is estimated; factored.
+        name: a strategy with a law: "rkon", "bkon", or another that `register_law` knows.
+        n_candidates: N.
+        k: K.
+        chunk: prompts worked on at a time.
+        **options: keyword options of the law, as `resolution` of `bkon_law`.
 
     Raises:
-        InputError: another strategy, a problem that is not factored, or K not in 1..N.
+        InputError: a strategy without a law, a problem that is not factored, or K not in 1..N.
     """
-    if name not in ("rkon", "bkon"):
-        raise InputError(f"exact results exist for rkon and bkon, not for {name!r}: measure it")
-    if not problem.factored:
+    law_of = law(name)
+    if not isinstance(problem.gradients, LinearisedModel):
         raise InputError("exact results need a factored problem: see Problem.of")
     parts: list[tuple[KeptMean, KeptMean]] = []
     shifts: list[np.ndarray] = []
@@ -54,36 +60,28 @@ def exact(
     with jax.enable_x64(True):
         for start in range(0, len(problem.prompts), chunk):
             rows = slice(start, start + chunk)
-            part = [jax.tree.map(lambda a, rows=rows: a[rows], a) for a in _of_prompts(problem)]
-            piece = eqx.tree_at(_of_prompts, problem, part)
-            law = _law(piece, name, n_candidates, k, resolution)
-            mass = max(mass, float(np.abs(law.kept.sum(1) - 1).max()))
-            losses, gradients, vectors = map(np.asarray, values_of(piece, law.responses))
-            parts.append((law.moments(losses), law.moments(vectors)))
-            shifts.append(np.einsum("pq,pqo->po", law.kept, gradients))
-        kept = np.asarray(batch_gradients(problem, np.concatenate(shifts)[None]))[0]
+            part = [jax.tree.map(lambda a, rows=rows: a[rows], a) for a in _of_prompts(problem.gradients)]
+            piece = eqx.tree_at(_of_prompts, problem.gradients, part)
+            kept = law_of(problem.distribution, piece.prompts, n_candidates, k, problem.reward, **options)
+            mass = max(mass, float(np.abs(kept.kept.sum(1) - 1).max()))
+            losses, gradients, vectors = map(np.asarray, values_of(piece, kept.responses))
+            parts.append((kept.moments(losses), kept.moments(vectors)))
+            shifts.append(np.einsum("pq,pqo->po", kept.kept, gradients))
+        mean = np.asarray(batch_gradients(problem.gradients, np.concatenate(shifts)[None]))[0]
     loss, gradient = (_join(moments) for moments in zip(*parts, strict=True))
     true = problem.true_batch
     return ExactReport(
         loss,
         gradient,
-        float(cosine(kept, true)),
-        float(np.square(kept - true).sum()),
+        float(cosine(mean, true)),
+        float(np.square(mean - true).sum()),
         float(gradient.variance.sum() / len(gradient.variance) ** 2),
         mass,
     )
 
 
-def _of_prompts(problem: Problem) -> list[Any]:
-    return [problem.prompts, problem.outputs, problem.factor]
-
-
-def _law(problem: Problem, name: str, n_candidates: int, k: int, resolution: int | None) -> KeptLaw:
-    if name == "rkon":
-        return rkon_law(problem.distribution, problem.prompts, k)
-    return bkon_law(
-        problem.distribution, problem.prompts, n_candidates, k, problem.reward, resolution=resolution
-    )
+def _of_prompts(gradients: LinearisedModel) -> list[Any]:
+    return [gradients.prompts, gradients.outputs, gradients.factor]
 
 
 def _join(moments: tuple[KeptMean, ...]) -> KeptMean:

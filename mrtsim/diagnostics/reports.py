@@ -1,6 +1,7 @@
 """Reports on arrays: bias, variance, EMSE, alignment and K_eff of estimates, and the modes that a selection keeps.
 
-A user's own losses, gradients and modes go in; NumPy and SciPy alone are needed. `paired_difference` tells two apart.
+A user's own losses, gradients and modes go in; NumPy alone is needed (and SciPy, for mode coverage and intervals).
+`paired_difference` tells two apart.
 """
 
 from __future__ import annotations
@@ -9,30 +10,24 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import xlogy
-from scipy.stats import binom
 
 from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate
 
 BATCHES = 50  # of trials: standard errors come from leaving one batch out
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A number and its standard error over trials, given the prompts.
+class TrialEstimate(Estimate):
+    """An estimate over trials, given the prompts, with a 95 % interval by the jackknife over batches of trials.
 
-    Attributes:
-        value: the estimate.
-        standard_error: by the jackknife over batches of trials; nan for one batch.
-        left_out: the estimate without each batch, (batches,): what `paired_difference` needs.
+    `left_out` are the estimates without each batch, (batches,): what `paired_difference` needs.
     """
 
-    value: float
-    standard_error: float
-    left_out: np.ndarray = field(repr=False, compare=False)
+    left_out: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
 
-def paired_difference(one: Measured, other: Measured) -> Measured:
+def paired_difference(one: TrialEstimate, other: TrialEstimate) -> TrialEstimate:
     """one - other, where both were measured on the same trials; the errors they share cancel.
 
     Strategies that choose from the same pools are correlated, at times negatively, and variants of one (two values of
@@ -84,13 +79,13 @@ class ErrorReport:
         prompt_bias_squared, prompt_variance, prompt_cosine: per prompt, (prompts,); the cosine is that of the mean.
     """
 
-    bias_squared: Measured
-    variance: Measured
-    emse: Measured
+    bias_squared: TrialEstimate
+    variance: TrialEstimate
+    emse: TrialEstimate
     raw_bias_squared: float
-    k_eff: Measured | None
-    cosine_of_mean: Measured | None
-    cosine_of_draws: Measured | None
+    k_eff: TrialEstimate | None
+    cosine_of_mean: TrialEstimate | None
+    cosine_of_draws: TrialEstimate | None
     prompt_bias_squared: np.ndarray
     prompt_variance: np.ndarray
     prompt_cosine: np.ndarray | None
@@ -108,11 +103,11 @@ class CoverageReport:
         frequencies: of the modes among the kept, (modes,).
     """
 
-    share: Measured
-    total_variation: Measured
+    share: TrialEstimate
+    total_variation: TrialEstimate
     rkon_share: float
     rkon_total_variation: float
-    kl: Measured
+    kl: TrialEstimate
     frequencies: np.ndarray
 
 
@@ -238,10 +233,11 @@ def _batch_sums(errors: np.ndarray, groups: list[np.ndarray]) -> Sums:
     )
 
 
-def cosine(vectors: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Cosines of vectors with the truth along the last axis; 0 where either is zero."""
-    norms = np.linalg.norm(vectors, axis=-1) * np.linalg.norm(truth, axis=-1)
-    return np.divide((vectors * truth).sum(-1), norms, out=np.zeros_like(norms), where=norms > 0)
+def cosine(one: Any, other: Any) -> Any:
+    """Cosines of vectors along the last axis, of NumPy or JAX arrays; 0 where either vector is zero."""
+    xp = one.__array_namespace__()
+    norms = xp.linalg.vector_norm(one, axis=-1) * xp.linalg.vector_norm(other, axis=-1)
+    return xp.where(norms > 0, (one * other).sum(-1) / xp.where(norms > 0, norms, 1), 0)
 
 
 def without_one(sums: np.ndarray) -> np.ndarray:
@@ -250,12 +246,16 @@ def without_one(sums: np.ndarray) -> np.ndarray:
     return np.concatenate([total, total - sums])
 
 
-def jackknife(values: np.ndarray, *, correct: bool = False) -> Measured:
+def jackknife(values: np.ndarray, *, correct: bool = False) -> TrialEstimate:
     """From a statistic of all batches, followed by those that leave one out; `correct` removes the 1/n bias."""
     whole, rest = float(values[0]), values[1:]
     b = len(rest)
-    error = float(np.sqrt((b - 1) / b * np.square(rest - rest.mean()).sum())) if b > 1 else float("nan")
-    return Measured(b * whole - (b - 1) * float(rest.mean()) if correct and b > 1 else whole, error, rest)
+    if b < 2:
+        return TrialEstimate(whole, left_out=rest)
+    error = float(np.sqrt((b - 1) / b * np.square(rest - rest.mean()).sum()))
+    value = b * whole - (b - 1) * float(rest.mean()) if correct else whole
+    interval = Estimate.from_standard_error(value, error, float(b - 1))
+    return TrialEstimate(value, interval.low, interval.high, error, rest)
 
 
 def moments(counts: np.ndarray, sums: Sums) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -312,6 +312,9 @@ def coverage_report(
     k: int,
 ) -> CoverageReport:
     """From sums over each batch of trials, (batches, prompts, ...); `weights` are the true ones, (prompts, modes)."""
+    from scipy.special import xlogy
+    from scipy.stats import binom
+
     n = without_one(counts)
     kept = without_one(frequency) / n[:, None, None]
     kl = (xlogy(kept, kept) - xlogy(kept, weights)).sum(-1).mean(1)

@@ -23,8 +23,9 @@ from mrtsim.diagnostics.reports import (
     BATCHES,
     CoverageReport,
     ErrorReport,
-    Measured,
     Sums,
+    TrialEstimate,
+    cosine,
     coverage_report,
     error_report,
     jackknife,
@@ -32,6 +33,7 @@ from mrtsim.diagnostics.reports import (
     similarity_k_eff,
     without_one,
 )
+from mrtsim.distributions.protocol import NamedModes
 from mrtsim.errors import InputError
 from mrtsim.selection.registry import Pool, Strategy, strategy
 
@@ -58,8 +60,8 @@ class StrategyReport:
     gradient: ErrorReport
     batch_gradient: ErrorReport
     coverage: CoverageReport | None
-    similarity: Measured
-    similarity_k_eff: Measured
+    similarity: TrialEstimate
+    similarity_k_eff: TrialEstimate
 
 
 def response_similarity(responses: Float[Array, "*batch n"]) -> Float[Array, "*batch n n"]:
@@ -70,22 +72,31 @@ def response_similarity(responses: Float[Array, "*batch n"]) -> Float[Array, "*b
 
 
 class Setting(NamedTuple):
-    """A way to keep responses: a registered strategy, K, and the strategy's options (`alpha`, `temperature`)."""
+    """A way to keep responses: a registered strategy, K, and the strategy's options, {"alpha": 0.5} for example."""
 
     strategy: str
     k: int
     options: Mapping[str, Any] = MappingProxyType({})
 
 
+class _Group(NamedTuple):
+    """A strategy, its K, its options that are not traced, what it needs, and how many rows of values the others get."""
+
+    strategy: Strategy
+    k: int
+    fixed: tuple[tuple[str, Any], ...]
+    needs: tuple[str, ...]
+    rows: int
+
+
 @dataclass(frozen=True)
 class _Run:
     """What the compiled trial depends on beside arrays.
 
-    `groups` are a strategy, a K and the number of options' values that it keeps K by, side by side; each of the
-    `settings` is the first response it keeps in that row, and its K.
+    Each of the `settings` is its first response among those that the groups keep, and its K.
     """
 
-    groups: tuple[tuple[Strategy, int, int], ...]
+    groups: tuple[_Group, ...]
     settings: tuple[tuple[int, int], ...]
     n_candidates: int
     trials: int
@@ -98,7 +109,7 @@ class _Run:
 
     @property
     def columns(self) -> np.ndarray:
-        """The kept responses of each setting, side by side, as places among those of the groups."""
+        """Column indices of every setting's picks among those of the groups, concatenated."""
         return np.concatenate([np.arange(first, first + k) for first, k in self.settings])
 
 
@@ -110,7 +121,7 @@ def _chunk(
     distribution = problem.distribution
     prompts = jnp.broadcast_to(problem.prompts, (run.chunk, *problem.prompts.shape))
     pool, modes = distribution.sample_responses(pool_key, prompts, run.n_candidates)
-    needs = {need for chosen, *_ in run.groups for need in chosen.needs}
+    needs = {need for group in run.groups for need in group.needs}
     geometry = needs & {"embeddings", "similarity", "distance"}
     candidates = Pool(
         rewards=(problem.reward or distribution.reward)(prompts, pool),
@@ -118,18 +129,18 @@ def _chunk(
         similarity=response_similarity(pool) if geometry else None,
     )
     kept = []
-    for (chosen, k, count), given in zip(run.groups, options, strict=True):
-        select = partial(chosen, strategy_key if chosen.random else None, candidates, k)
-        # (options, trials, prompts, k), then the options side by side.
-        each = jax.vmap(lambda given, select=select: select(**given), axis_size=count)(given)
-        kept.append(jnp.moveaxis(each, 0, -2).reshape(*pool.shape[:-1], count * k))
+    for (chosen, k, fixed, wanted, rows), given in zip(run.groups, options, strict=True):
+        select = partial(chosen, strategy_key if "key" in wanted else None, candidates, k, **dict(fixed))
+        # (options, trials, prompts, k), then the options one after the other.
+        each = jax.vmap(lambda given, select=select: select(**given), axis_size=rows)(given)
+        kept.append(jnp.moveaxis(each, 0, -2).reshape(*pool.shape[:-1], rows * k))
     picked = jnp.concatenate(kept, axis=-1)[..., run.columns]
     each = jax.vmap(partial(_trial, problem, run.ks))(pool, modes, picked)
     return jax.tree.map(lambda a: a.sum(0), each)
 
 
 def _trial(
-    problem: Problem, ks: np.ndarray, pool: Float[Array, "prompts n"], modes: Array, kept: Array
+    problem: Problem, ks: np.ndarray, pool: Float[Array, "prompts n"], modes: Any, kept: Array
 ) -> dict[str, Array]:
     """Errors of each setting (settings, ...) in one trial; `kept` (prompts, sum of ks) are theirs side by side."""
     share = np.repeat(np.eye(len(ks)) / ks, ks, axis=1)  # of each kept response in the mean of a setting
@@ -138,27 +149,28 @@ def _trial(
         return jnp.einsum("sq,pq...->sp...", share, kept)
 
     responses = jnp.take_along_axis(pool, kept, axis=1)
-    rows = problem.rows(responses)
+    gradients = problem.gradients
+    rows = gradients.rows(responses)
     # Errors of each kept response: the loss, and the gradient in orthonormal coordinates.
     loss = rows[..., 0] - problem.true_loss[:, None]
     gradient = rows[..., 1:] - problem.true_gradient[:, None]
-    vector = problem.coordinates(gradient)
-    truth = problem.coordinates(problem.true_gradient)
+    vector = gradients.coordinates(gradient)
+    truth = gradients.coordinates(problem.true_gradient)
     means = {"loss": mean(loss), "gradient": mean(gradient)}
     vectors = mean(vector)
-    batch = jax.vmap(problem.batch)(means["gradient"] + problem.true_gradient)
+    batch = jax.vmap(gradients.batch)(means["gradient"] + problem.true_gradient)
     out = means | {
         "loss_square": jnp.square(means["loss"]),
         "loss_single": mean(jnp.square(loss)),
         "gradient_square": jnp.square(vectors).sum(-1),
         "gradient_single": mean(jnp.square(vector).sum(-1)),
-        "cosine": _traced_cosine(vectors + truth, truth),
+        "cosine": cosine(vectors + truth, truth),
         "batch_square": jnp.square(batch - problem.true_batch).sum(-1),
-        "batch_cosine": _traced_cosine(batch, problem.true_batch),
+        "batch_cosine": cosine(batch, problem.true_batch),
         "similarity": _kept_similarity(pool, responses, ks),
     }
-    weights = _mode_weights(problem.distribution, problem.prompts)
-    if weights is not None:
+    if isinstance(problem.distribution, NamedModes):
+        weights = problem.distribution.mode_weights(jnp.asarray(problem.prompts))
         kept_modes = jnp.take_along_axis(modes, kept, axis=1)
         frequency = mean((kept_modes[..., None] == jnp.arange(weights.shape[-1])).astype(loss.dtype))
         out["modes"] = frequency
@@ -179,20 +191,6 @@ def _kept_similarity(
     distance = jnp.abs(kept[..., :, None] - kept[..., None, :])
     largest = jnp.maximum(pool.max(1) - pool.min(1), jnp.finfo(pool.dtype).tiny)
     return 1 - (jnp.einsum("psij,sij->ps", distance, weights) / largest[:, None]).mean(0)
-
-
-def _traced_cosine(vectors: Array, truth: Array) -> Array:
-    norms = jnp.linalg.norm(vectors, axis=-1) * jnp.linalg.norm(truth, axis=-1)
-    return jnp.where(norms > 0, (vectors * truth).sum(-1) / jnp.where(norms > 0, norms, 1), 0)
-
-
-def _mode_weights(distribution: Any, prompts: Any) -> Any:
-    """Probabilities of the modes, (modes,) or (prompts, modes); None for a distribution without named modes."""
-    if hasattr(distribution, "weights"):
-        return jnp.asarray(distribution.weights)
-    if hasattr(distribution, "probabilities"):
-        return distribution.quadrature(jnp.asarray(prompts))[1]
-    return None
 
 
 def _batch_of_trials(
@@ -235,13 +233,13 @@ def measure(
         k: K.
         trials: rounded up to a multiple of `batches`.
         key: JAX random key.
-        options: keyword options of the strategy (`alpha`, `temperature`).
+        options: keyword-only options of the strategy, by name.
         batches: groups of trials that standard errors are computed from.
         replicates: runs the batches, as `montecarlo.replicate(fn, key, n, *args)` does; a sweep's `replicates` with
             its label bound stores them too.
 
     Raises:
-        InputError: an unknown strategy, K not in 1..N, or fewer than two trials.
+        InputError: an unknown strategy or option, K not in 1..N, or fewer than two trials.
     """
     setting = Setting(name, k, options or {})
     return compare_strategies(
@@ -296,9 +294,9 @@ def compare_strategies(
     with jax.enable_x64(True):
         sums = replicates(_batch_of_trials, key, batches, problem, run, options)
         vectors, truth, parameters = map(np.asarray, in_parameters(problem, sums["gradient"]))
-        weights = _mode_weights(problem.distribution, problem.prompts)
-        if weights is not None:
-            weights = np.broadcast_to(np.asarray(weights), (len(truth), weights.shape[-1]))
+        weights = None
+        if isinstance(problem.distribution, NamedModes):
+            weights = np.asarray(problem.distribution.mode_weights(jnp.asarray(problem.prompts)))
     sums["vector"], sums["batch"] = vectors, parameters[:, :, None]
     counts = np.full(batches, float(per_batch))
     return [
@@ -322,22 +320,24 @@ def _groups(
 
     The second part is the values of the options of each group, (options,).
     """
-    members: dict[tuple[Strategy, int | None, tuple[str, ...]], list[int]] = {}
+    members: dict[Any, list[tuple[int, tuple[float, ...]]]] = {}
     for index, (name, k, options) in enumerate(settings):
         chosen = strategy(name)
-        same = (chosen, None if chosen.nested else k, tuple(sorted(options)))
-        members.setdefault(same, []).append(index)
-    groups: list[tuple[Strategy, int, int]] = []
+        every, needs = chosen.resolve(options)
+        traced = {option: value for option, value in every.items() if isinstance(value, float)}
+        fixed = tuple(item for item in every.items() if item[0] not in traced)
+        same = (chosen, None if chosen.nested else k, fixed, needs, tuple(traced))
+        members.setdefault(same, []).append((index, tuple(traced.values())))
+    groups: list[_Group] = []
     given: list[dict[str, np.ndarray]] = []
     places: dict[int, tuple[int, int]] = {}
     start = 0
-    for (chosen, _, names), indices in members.items():
-        largest = max(settings[i].k for i in indices)
-        values = [tuple(float(settings[i].options[name]) for name in names) for i in indices]
-        rows = list(dict.fromkeys(values))
-        for i, row in zip(indices, values, strict=True):
+    for (chosen, _, fixed, needs, names), those in members.items():
+        largest = max(settings[i].k for i, _ in those)
+        rows = list(dict.fromkeys(row for _, row in those))
+        for i, row in those:
             places[i] = (start + rows.index(row) * largest, settings[i].k)
-        groups.append((chosen, largest, len(rows)))
+        groups.append(_Group(chosen, largest, fixed, needs, len(rows)))
         given.append({name: np.array([row[i] for row in rows]) for i, name in enumerate(names)})
         start += largest * len(rows)
     run = _Run(tuple(groups), tuple(places[i] for i in range(len(settings))), n_candidates, trials, chunk)
@@ -368,7 +368,7 @@ def _report(
         coverage = coverage_report(
             counts, sums["modes"], sums["share"], sums["variation"], weights, setting.k
         )
-    similarity = without_one(sums["similarity"]) / n if setting.k > 1 else np.full(3, np.nan)
+    similarity = without_one(sums["similarity"]) / n if setting.k > 1 else np.full(len(n), np.nan)
     return StrategyReport(
         strategy=setting.strategy,
         n_candidates=n_candidates,

@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mrtsim.distributions.protocol import _probabilities, register
-from mrtsim.distributions.quadrature import Expectation, Rule, _weighted_sums
+from mrtsim.distributions.gaussian_modes import checked_probabilities
+from mrtsim.distributions.quadrature import Expectation, Rule, weighted_sums
 from mrtsim.errors import InputError
 
 
-@register("categorical")
 class Categorical(eqx.Module):
     """Finitely many prompts, finitely many responses to each: every moment is a finite sum.
 
@@ -55,12 +54,12 @@ class Categorical(eqx.Module):
             raise InputError("values must be distinct within a prompt: add the probabilities of equal ones")
         self.values = values
         prompts, outcomes = values.shape
-        self.probabilities = _probabilities(
+        self.probabilities = checked_probabilities(
             "probabilities",
             np.full(values.shape, 1 / outcomes) if probabilities is None else probabilities,
             values.shape,
         )
-        self.prompt_weights = _probabilities(
+        self.prompt_weights = checked_probabilities(
             "prompt_weights",
             np.full(prompts, 1 / prompts) if prompt_weights is None else prompt_weights,
             (prompts,),
@@ -110,6 +109,10 @@ class Categorical(eqx.Module):
         mass = jnp.take_along_axis(self._row(self.probabilities, prompts), outcomes, axis=-1)
         return jnp.where(exists, jnp.log(mass), -jnp.inf)
 
+    def mode_weights(self, prompts: Float[Array, "*batch 1"]) -> Float[Array, "*batch outcomes"]:
+        """Probabilities of the outcomes of each prompt: every outcome is a mode."""
+        return self._row(self.probabilities, prompts)
+
     def quadrature(
         self, prompts: Float[Array, "*batch 1"], rule: Rule | None = None
     ) -> tuple[Float[Array, "*batch q"], Float[Array, "*batch q"]]:
@@ -119,5 +122,5 @@ class Categorical(eqx.Module):
     def expectation(self, fn: Callable[[Array], Array], prompts: Any) -> Expectation:
         """E[fn(y) | x] of each prompt, a finite sum; the error is that of rounding."""
         with jax.enable_x64(True):
-            total, size = _weighted_sums(self, fn, jnp.asarray(np.asarray(prompts, np.float64)), [None])
+            total, size = weighted_sums(self, fn, jnp.asarray(np.asarray(prompts, np.float64)), [None])
         return Expectation(total, 4 * np.finfo(float).eps * size)

@@ -10,11 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mrtsim.distributions.gaussian_modes import GaussianModes
-from mrtsim.distributions.protocol import register
 from mrtsim.errors import InputError
 
 
-@register("clustered")
 class ClusteredPrompts(GaussianModes):
     """`GaussianModes` whose prompts come in groups of near-duplicates, as in a large redundant corpus (claim 5).
 
@@ -52,3 +50,12 @@ class ClusteredPrompts(GaussianModes):
         shared = shared[jnp.arange(n) // self.group_size]
         similarity = jnp.asarray(self.similarity, own.dtype)
         return jnp.sqrt(similarity) * shared + jnp.sqrt(1 - similarity) * own
+
+    def prompt_pairs_at(
+        self, uniforms: Float[Array, "n two_d"]
+    ) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
+        """Two prompts of a group at points of the unit cube, (n, 2 prompt_dim)."""
+        prompts = self.prompts_at(uniforms)
+        first, other = prompts[:, : self.prompt_dim], prompts[:, self.prompt_dim :]
+        similarity = jnp.asarray(self.similarity, first.dtype)
+        return first, similarity * first + jnp.sqrt(1 - similarity**2) * other

@@ -6,9 +6,10 @@ whose error comes from independent scrambles. Everything is computed in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,9 +18,16 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.stats import qmc
 
-from mrtsim.distributions.clustered import ClusteredPrompts
+from mrtsim.distributions.protocol import (
+    WithFinitePrompts,
+    WithPromptCube,
+    WithPromptPairs,
+    WithQuadrature,
+    require,
+)
 from mrtsim.distributions.quadrature import Rule, hermite, panels
 from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate
 from mrtsim.losses import Loss
 from mrtsim.models import in_float64
 from mrtsim.variance import VarianceComponents
@@ -31,26 +39,19 @@ _CONFIRMING = 256  # prompts on which rules are compared
 _MOMENTS = ("d4", "d2_s2", "d_k3", "s2_s2", "k4")
 
 
-class Exact(NamedTuple):
-    """A number and the standard error of its numerical evaluation."""
-
-    value: float
-    standard_error: float
-
-
 @dataclass(frozen=True)
 class Decomposition:
-    """Exact moments of the per-response loss; `prompt` is V_x, or V_{x|g} beside `group` V_g for clustered prompts.
+    """Exact moments of the per-response loss; `prompt` is V_x, or V_{x|g} beside `group` V_g for prompts in groups.
 
     `moments` are what the sampling law of a variance needs besides: with d = mu(x) - E mu(x) and the conditional
     cumulants s2, k3 and k4 of the loss given x, the expectations "d4" of d^4, "d2_s2" of d^2 s2, "d_k3" of d k3,
     "s2_s2" of s2^2, and "k4" of k4.
     """
 
-    mean: Exact
-    prompt: Exact
-    response: Exact
-    group: Exact
+    mean: Estimate
+    prompt: Estimate
+    response: Estimate
+    group: Estimate
     moments: dict[str, float]
 
     @property
@@ -88,7 +89,7 @@ def decompose(
     seed: int = 0,
     rule: Rule | None = None,
 ) -> Decomposition:
-    """The exact mean, V_x and V_{y|x} of a loss, and V_g and V_{x|g} for `ClusteredPrompts`.
+    """The exact mean, V_x and V_{y|x} of a loss, and V_g and V_{x|g} for prompts in groups (`WithPromptPairs`).
 
     V_x = Var E[l | x] and V_{y|x} = E Var(l | x) (law of total variance; Cochran 1977, section 10.3). For prompts in
     groups, V_g = Cov(mu(x), mu(x')) of two members and V_{x|g} = E (mu(x) - mu(x'))^2 / 2.
@@ -96,7 +97,7 @@ def decompose(
     Args:
         loss: `loss(model, prompts (P, d), responses (P, K)) -> (P, K)`.
         model: passed to the loss; its floating-point arrays are raised to float64.
-        distribution: with finitely many prompts (`support`), the sum over them is exact; else with `prompts_at`.
+        distribution: `WithQuadrature`, and `WithFinitePrompts` (the sum over them is exact) or `WithPromptCube`.
         points: Sobol points a randomisation, a power of two.
         randomisations: independent scrambles, from whose spread the standard errors come.
         seed: of the scrambles.
@@ -104,7 +105,8 @@ def decompose(
             different rule confirms to 1e-9 on the first prompts; its distance to that rule is part of the error.
 
     Raises:
-        InputError: `points` is no power of two, or there are fewer than 2 randomisations.
+        InputError: the distribution lacks a part that is needed, `points` is no power of two, or there are fewer than
+            2 randomisations.
     """
     if points < 2 or points & (points - 1):
         raise InputError(
@@ -114,13 +116,15 @@ def decompose(
         raise InputError(f"randomisations must be 2 or more, not {randomisations}: their spread is the error")
     with jax.enable_x64(True):
         model = in_float64(model)
-        if hasattr(distribution, "support"):
+        require(distribution, WithQuadrature, "decompose")
+        if isinstance(distribution, WithFinitePrompts):
             prompts, weights = distribution.support()
             cumulants = np.asarray(_cumulants(loss, model, distribution, jnp.asarray(prompts), rule))
             centre = cumulants[0] @ weights
             averages = _columns(cumulants, None, centre) @ weights
             rounding = 8 * np.finfo(float).eps * (np.abs(averages) + averages[1] + centre**2)
             return _summarise(averages[None], centre, rounding)
+        require(distribution, WithPromptCube, "decompose over infinitely many prompts")
         cubes = _cubes(distribution, points, randomisations, seed)
         start = next(cubes)
         rule, distance = _confirmed_rule(loss, model, distribution, start[:_CONFIRMING], rule)
@@ -138,7 +142,7 @@ _cumulants = eqx.filter_jit(conditional_cumulants)
 
 def _cubes(distribution: Any, points: int, randomisations: int, seed: int) -> Iterator[np.ndarray]:
     """Scrambled Sobol points (points, dimensions), one array a randomisation; pairs of prompts where clustered."""
-    dimensions = distribution.prompt_dim * (1 + isinstance(distribution, ClusteredPrompts))
+    dimensions = distribution.prompt_dim * (1 + isinstance(distribution, WithPromptPairs))
     for stream in np.random.default_rng(seed).spawn(randomisations):
         # The points lie on a grid of step 2^-30 that contains 0: move them to the middle of its cells.
         yield qmc.Sobol(dimensions, rng=stream).random(points) + 2.0**-31
@@ -149,13 +153,9 @@ def _at(
     loss: Loss, model: Any, distribution: Any, cube: Float[Array, "points dimensions"], rule: Rule
 ) -> tuple[Array, Array | None]:
     """Cumulants at the prompts of a cube, and at a second prompt of the same group where there are groups."""
-    prompts = distribution.prompts_at(cube)
-    first = prompts[:, : distribution.prompt_dim]
-    if not isinstance(distribution, ClusteredPrompts):
-        return conditional_cumulants(loss, model, distribution, first, rule), None
-    similarity = jnp.asarray(distribution.similarity, first.dtype)
-    other = prompts[:, distribution.prompt_dim :]
-    second = similarity * first + jnp.sqrt(1 - similarity**2) * other
+    if not isinstance(distribution, WithPromptPairs):
+        return conditional_cumulants(loss, model, distribution, distribution.prompts_at(cube), rule), None
+    first, second = distribution.prompt_pairs_at(cube)
     both = conditional_cumulants(loss, model, distribution, jnp.concatenate([first, second]), rule)
     return both[:, : len(first)], both[:, len(first) :]
 
@@ -217,7 +217,9 @@ def _summarise(
     errors = distance
     if len(averages) > 1:
         errors = distance + averages.std(0, ddof=1) / np.sqrt(len(averages))
+    freedom = float(len(averages) - 1) if len(averages) > 1 else math.inf
     mean, prompt, response, group = (
-        Exact(float(v), float(e)) for v, e in zip(values[:4], errors[:4], strict=True)
+        Estimate.from_standard_error(float(v), float(e), freedom)
+        for v, e in zip(values[:4], errors[:4], strict=True)
     )
     return Decomposition(mean, prompt, response, group, dict(zip(_MOMENTS, values[4:].tolist(), strict=True)))

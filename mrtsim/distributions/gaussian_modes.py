@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mrtsim.distributions.protocol import _probabilities, register
-from mrtsim.distributions.quadrature import Expectation, Rule, _parts, _weighted_sums, hermite, panels
+from mrtsim.distributions.quadrature import Expectation, Rule, hermite, panels, parts, weighted_sums
 from mrtsim.errors import InputError
 
 # Neighbours differ in kind, in order and in where their panels end, so that they do not err together.
@@ -31,6 +30,17 @@ def paper_centre(prompts: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
     return jnp.sin(2.0 * prompts[..., 0]) + 0.5 * prompts[..., 1]
 
 
+def checked_probabilities(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Probabilities of a given shape that sum to 1 over the last axis, float64; InputError when they do not."""
+    values = np.asarray(given, np.float64)
+    if values.shape != shape:
+        raise InputError(f"{name} must have shape {shape}, not {values.shape}")
+    totals = values.sum(-1, keepdims=True)
+    if not np.all(values >= 0) or not np.allclose(totals, 1.0, rtol=0, atol=1e-9):
+        raise InputError(f"{name} must be non-negative and sum to 1, not {values.tolist()}")
+    return values / totals
+
+
 def _one_draw(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
     """A uniform and a standard normal array from one call of the generator: half the time to compile two.
 
@@ -42,7 +52,6 @@ def _one_draw(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> tuple[Ar
     return 0.5 * (u[0] + 1), np.sqrt(2).astype(dtype) * jax.lax.erf_inv(u[1])
 
 
-@register("gaussian-modes")
 class GaussianModes(eqx.Module):
     """Prompts x ~ N(0, I); a response is centre(x) + offset_m + scale_m * prompt_scale(x) * eps, m drawn by weight.
 
@@ -77,7 +86,7 @@ class GaussianModes(eqx.Module):
         if offsets.ndim != 1 or offsets.size == 0 or not np.all(np.isfinite(offsets)):
             raise InputError(f"offsets must be a list of one or more finite numbers, not {offsets.tolist()}")
         modes = offsets.size
-        weights = _probabilities(
+        weights = checked_probabilities(
             "weights", np.full(modes, 1 / modes) if weights is None else weights, offsets.shape
         )
         scales = np.asarray(scales, np.float64)
@@ -142,6 +151,12 @@ class GaussianModes(eqx.Module):
             -0.5 * jnp.square(z) - jnp.log(scale) - 0.5 * np.log(2 * np.pi), axis=-1, b=weights
         )
 
+    def mode_weights(self, prompts: Float[Array, "*batch d"]) -> Float[Array, "*batch modes"]:
+        """Probabilities of the modes, the same at every prompt."""
+        return jnp.broadcast_to(
+            jnp.asarray(self.weights, prompts.dtype), (*prompts.shape[:-1], len(self.weights))
+        )
+
     def quadrature(
         self, prompts: Float[Array, "*batch d"], rule: Rule | None = None
     ) -> tuple[Float[Array, "*batch q"], Float[Array, "*batch q"]]:
@@ -188,7 +203,7 @@ class GaussianModes(eqx.Module):
             estimates: list[np.ndarray] = []
             error = np.zeros(())
             for make, sizes in _SMOOTH + _COMPOSITE[1:] if smooth else _COMPOSITE:
-                total, size = _weighted_sums(self, fn, x, [*_parts(make(*sizes), nodes)])
+                total, size = weighted_sums(self, fn, x, [*parts(make(*sizes), nodes)])
                 rounding = 4 * np.finfo(float).eps * size
                 gaps = [np.abs(total - earlier) for earlier in estimates[-2:]]
                 # Two rules can agree by accident on one prompt, not on all: no error is below the typical one.

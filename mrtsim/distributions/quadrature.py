@@ -49,7 +49,7 @@ class Expectation(NamedTuple):
     error: np.ndarray
 
 
-def _parts(rule: Rule, size: int) -> list[Rule]:
+def parts(rule: Rule, size: int) -> list[Rule]:
     """The rule in pieces of one size, the last filled up with weight 0: one shape is compiled once."""
     fill = -len(rule.nodes) % size
     nodes = np.concatenate([rule.nodes, np.full(fill, rule.nodes[-1])]).reshape(-1, size)
@@ -63,7 +63,7 @@ def quadrature(distribution: Any, prompts: Array, rule: Rule | None) -> tuple[Ar
     return distribution.quadrature(prompts, rule)
 
 
-def _weighted_sums(
+def weighted_sums(
     distribution: Any, fn: Callable[[Array], Array], prompts: Array, parts: list[Rule | None]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums over the nodes of all parts of weight fn and of its absolute value."""

@@ -32,9 +32,12 @@ from scipy.special import (
     xlogy,
 )
 
+from mrtsim.diagnostics.reports import cosine
 from mrtsim.distributions.gaussian_modes import GaussianModes
+from mrtsim.distributions.protocol import Distribution, WithQuadrature, require
 from mrtsim.distributions.quadrature import Rule, quadrature, trapezoid
 from mrtsim.errors import InputError
+from mrtsim.selection.registry import register_law
 
 _ORDER = 16  # Gauss-Legendre nodes in a panel
 
@@ -122,7 +125,7 @@ class KeptMean:
     def cosine(self) -> Float[np.ndarray, " prompts"]:
         """Cosine of the mean with the truth; the gradient alignment when the values are gradients."""
         mean, truth = (a.reshape(len(a), -1) for a in (self.mean, self.truth))
-        return (mean * truth).sum(1) / (np.linalg.norm(mean, axis=1) * np.linalg.norm(truth, axis=1))
+        return cosine(mean, truth)
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,6 @@ class KeptLaw:
         k: responses kept.
         spread: maps centred values (prompts, nodes, D) to the mean over thresholds of the squared norm of the kept
             responses' conditional mean, (prompts,). None: the kept responses are independent.
-        finite_weights: whether the importance weights p / p_kept have a finite variance.
     """
 
     responses: Float[np.ndarray, "prompts nodes"]
@@ -144,7 +146,6 @@ class KeptLaw:
     kept: Float[np.ndarray, "prompts nodes"]
     k: int
     spread: Callable[[Float[np.ndarray, "prompts nodes d"]], Float[np.ndarray, " prompts"]] | None
-    finite_weights: bool = True
 
     def moments(self, values: Any) -> KeptMean:
         """Exact moments of the mean of K kept values.
@@ -170,39 +171,24 @@ class KeptLaw:
             truth.reshape(shape), mean.reshape(shape), single, single / self.k + (1 - 1 / self.k) * pair
         )
 
-    def importance_weights(self, cap: float = np.inf) -> Float[np.ndarray, "prompts nodes"]:
-        """p / p_kept = (K/N) / inclusion probability at the nodes, at most `cap`."""
-        never = np.where(self.weights > 0, np.inf, 0.0)
-        with np.errstate(over="ignore"):
-            ratio = np.divide(self.weights, self.kept, out=never, where=self.kept > 0)
-        return np.minimum(ratio, cap)
 
-    def reweighted_moments(self, values: Any, cap: float = np.inf) -> KeptMean:
-        """Exact moments of the mean of w h over the kept, w the importance weights, against the same truth.
+@register_law("rkon")
+def rkon_law(
+    distribution: WithQuadrature,
+    prompts: Any,
+    n_candidates: int,
+    k: int,
+    reward: Callable[[Any, Any], Any] | None = None,
+    *,
+    rule: Rule | None = None,
+) -> KeptLaw:
+    """RKoN keeps K i.i.d. responses from p(y|x) itself, whatever N and the reward: no bias, K_eff = K.
 
-        Uncapped weights remove BKoN's bias (Horvitz and Thompson 1952), but for a continuous reward and K < N their
-        variance is infinite: the worst responses are kept with probability of order u^(N - K), and the integral of
-        its reciprocal diverges. A finite `cap` trades that for bias; a reward with few levels has finite variance.
-        """
-        values = np.asarray(values, np.float64)
-        if np.isinf(cap) and not self.finite_weights:
-            plain = self.moments(values)
-            infinite = np.full(len(plain.truth), np.inf)
-            return KeptMean(plain.truth, plain.truth, infinite, infinite)
-        w = self.importance_weights(cap)
-        # A node that is never kept has an infinite weight and no mass.
-        w = np.where(self.kept > 0, w, 0.0).reshape(w.shape + (1,) * (values.ndim - 2))
-        weighted = self.moments(w * values)
-        return KeptMean(
-            self.moments(values).truth, weighted.mean, weighted.single_variance, weighted.variance
-        )
-
-
-def rkon_law(distribution: Any, prompts: Any, k: int, rule: Rule | None = None) -> KeptLaw:
-    """RKoN keeps K i.i.d. responses from p(y|x) itself, whatever N: no bias, K_eff = K.
-
-    `rule` as in the distribution's `quadrature`. For the error given the pools see `rkon_pool_variance`.
+    `rule` as in the distribution's `quadrature`. For the error given the pools see `rkon_pool_variance`. Raises
+    InputError unless 1 <= K <= N.
     """
+    _check(n_candidates, k)
+    require(distribution, WithQuadrature, "an exact law")
     with jax.enable_x64(True):
         x = jnp.asarray(np.asarray(prompts, np.float64))
         responses, weights = map(np.asarray, quadrature(distribution, x, rule))
@@ -279,6 +265,7 @@ def _beta_mass(a: int, b: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return np.where(betainc(a, b, low) < 0.5, lower, betaincc(a, b, low) - betaincc(a, b, high))
 
 
+@register_law("bkon")
 def bkon_law(
     distribution: Any,
     prompts: Any,
@@ -299,38 +286,28 @@ def bkon_law(
     is given chooses the second way. Raises InputError unless 1 <= K <= N.
     """
     _check(n_candidates, k)
-    own = reward is None or reward == distribution.reward
-    if own and resolution is None and type(distribution) is GaussianModes:
+    require(distribution, WithQuadrature, "an exact law")
+    if reward is None:
+        require(distribution, Distribution, "BKoN's law by its own reward")
+    reward_of = distribution.reward if reward is None else reward
+    if (
+        resolution is None
+        and isinstance(distribution, GaussianModes)
+        and reward_of == distribution.reward
+        and _is_inherited(distribution, GaussianModes, "reward", "quadrature")
+    ):
         return _distance_law(distribution, prompts, n_candidates, k)
     rule = trapezoid(max(2048, 64 * n_candidates // k) if resolution is None else resolution)
     with jax.enable_x64(True):
         x = jnp.asarray(np.asarray(prompts, np.float64))
         responses, weights = distribution.quadrature(x, rule)
-        rewards = (reward or distribution.reward)(x, responses)
-        law = ranked_law(np.asarray(responses), np.asarray(weights), np.asarray(rewards), n_candidates, k)
-    return KeptLaw(law.responses, law.weights, law.kept, k, law.spread, finite_weights=k == n_candidates)
+        rewards = reward_of(x, responses)
+    return ranked_law(np.asarray(responses), np.asarray(weights), np.asarray(rewards), n_candidates, k)
 
 
-def top_quantile_law(distribution: GaussianModes, prompts: Any, fraction: float, k: int) -> KeptLaw:
-    """BKoN's limit for N -> infinity with K = fraction N: p truncated to the best `fraction` of the rewards.
-
-    With `fraction` = 0 (K fixed) all mass is on the reward's maximiser, y = f(x). `k` responses are drawn from it,
-    independently. For the reward of `GaussianModes` itself. Raises InputError unless 0 <= fraction <= 1.
-    """
-    if not 0 <= fraction <= 1:
-        raise InputError(f"fraction = {fraction} must lie between 0 and 1")
-    centre = _centre(distribution, prompts)
-    if fraction == 0:
-        ones = np.ones((len(centre), 1))
-        return KeptLaw(centre[:, None], np.zeros_like(ones), ones, k, None, finite_weights=False)
-    scales = _prompt_scales(distribution, prompts)
-    landmarks = _landmarks(distribution, scales)
-    if fraction < 1:
-        landmarks = np.concatenate([landmarks, _distance(distribution, scales, np.array([fraction]))], axis=1)
-    panels = _Panels(distribution, scales, centre, landmarks)
-    inside = panels.exceedance <= fraction
-    kept = np.tile(inside / fraction, 2) * panels.weights
-    return KeptLaw(panels.responses, panels.weights, kept, k, None, finite_weights=fraction == 1)
+def _is_inherited(instance: Any, base: type, *methods: str) -> bool:
+    """Whether no subclass has overridden these methods of its base class."""
+    return all(getattr(type(instance), name) is getattr(base, name) for name in methods)
 
 
 def exceedance(distribution: GaussianModes, prompts: Any, responses: Any) -> Float[np.ndarray, "prompts q"]:
@@ -454,7 +431,7 @@ def _distance_law(distribution: GaussianModes, prompts: Any, n: int, k: int) -> 
         conditional = np.divide(total, mass, out=np.zeros_like(total), where=mass > 0)
         return (threshold[..., None] * conditional**2).sum((1, 2))
 
-    return KeptLaw(rule.responses, rule.weights, kept, k, spread, finite_weights=False)
+    return KeptLaw(rule.responses, rule.weights, kept, k, spread)
 
 
 def _threshold_density(v: np.ndarray, n: int, k: int) -> np.ndarray:

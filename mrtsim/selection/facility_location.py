@@ -1,4 +1,4 @@
-"""The GRADES objective, quality-weighted facility location: its value, gains, greedy and exact maximisers.
+"""The GRADES objective, quality-weighted facility location: its value and its greedy maximiser.
 
 F(S) = sum_i w_i max_{j in S} q_j s_ij with w_i = max(q_i, 1e-4), the objective behind DKoN (q = 1) and DBKoN
 (arXiv:2606.00544). It is monotone and submodular, so K greedy steps reach at least 1 - (1 - 1/K)^K of the best subset
@@ -9,9 +9,7 @@ Functions take NumPy arrays, and answer with NumPy in the input's precision, or 
 
 from __future__ import annotations
 
-import itertools
-import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +20,7 @@ from mrtsim.errors import InputError
 
 QUALITY_FLOOR = 1e-4
 TIE_TOLERANCE = 1e-5
-MAX_SUBSETS = 1_000_000
+SATURATION = 1e-9  # of F: a gain of at most so much is none
 
 
 def _namespace(*arrays: Any) -> Any:
@@ -112,63 +110,59 @@ def facility_location(similarity: Any, chosen: Any, quality: Any = None, *, mask
     return xp.sum(weights * _covered(xp, coverage, chosen), axis=-1)
 
 
-def marginal_gains(similarity: Any, chosen: Any, quality: Any = None, *, mask: Any = None) -> Any:
-    """F(chosen + {j}) - F(chosen) for every candidate j, shape (..., candidates).
-
-    Arguments and errors as in `facility_location`. The gain of a candidate that is chosen, or does not exist, is 0.
-    """
-    xp, coverage, weights = _terms(similarity, quality, mask)
-    rest = xp.maximum(coverage - _covered(xp, coverage, chosen)[..., None], 0)
-    return xp.sum(weights[..., None] * rest, axis=-2)
-
-
 def greedy(
     similarity: Float[Array, "n n"],
     qualities: Float[Array, " n"] | None,
     k: int,
     mask: Bool[Array, " n"] | None = None,
-) -> Int[Array, " k"]:
-    """K greedy steps on F over one pool, in the order of picking (traceable; batch it with vmap).
+    *,
+    preferences: tuple[Float[Array, " n"] | Literal["diverse"], ...] = (),
+    order: Int[Array, " n"] | None = None,
+) -> tuple[Int[Array, " k"], Bool[Array, " k"]]:
+    """K greedy steps on F over one pool: the picks in order, and which saturate (traceable; batch it with vmap).
 
-    Ties: the lowest index among the gains within 1e-5 of the largest, relative to it. A gain below the rounding of F
-    is zero, so that no rounding chooses among candidates that add nothing.
+    A gain of at most 1e-9 of F, or of the rounding of F, is zero: a pick saturates if its gain is. Ties are the gains
+    within 1e-5 of the largest, relative to it, so that no rounding chooses.
+
+    Args:
+        similarity: s_ij >= 0.
+        qualities: q_j >= 0; None is all ones (DKoN).
+        k: how many to pick.
+        mask: the candidates that exist.
+        preferences: what decides among ties, one after the other: the largest of given numbers, or "diverse", the
+            largest gain with q = 1 (with ties of its own).
+        order: who comes first where ties are left; the lowest index by default.
     """
     _, coverage, weights = _terms(similarity, qualities, mask)
     coverage = weights[:, None] * coverage  # once here, instead of in the gains of every step
+    plain = _terms(similarity, None, mask)[1] if "diverse" in preferences else coverage[:, :0]
     rounding = 2 * jnp.finfo(coverage.dtype).eps * jnp.sum(weights)
     indices = jnp.arange(coverage.shape[0], dtype=jnp.int32)
 
     def pick(state: Any, _: None) -> Any:
-        covered, free = state
+        covered, plainly_covered, free = state
         gains = jnp.sum(jnp.maximum(coverage - covered[:, None], 0), axis=0)
-        gains = jnp.where(free, jnp.where(gains > rounding, gains, 0), -1)
-        choice = jax.lax.argmax(gains >= (1 - TIE_TOLERANCE) * jnp.max(gains), 0, jnp.int32)
-        return (jnp.maximum(covered, coverage[:, choice]), free & (indices != choice)), choice
+        nothing = jnp.maximum(rounding, SATURATION * (jnp.sum(covered) + gains))
+        gains = jnp.where(free, jnp.where(gains > nothing, gains, 0), -1)
+        tied = gains >= (1 - TIE_TOLERANCE) * jnp.max(gains)
+        for preference in preferences:
+            if isinstance(preference, str):
+                scores = jnp.sum(jnp.maximum(plain - plainly_covered[:, None], 0), axis=0)
+                least = (1 - TIE_TOLERANCE) * jnp.max(jnp.where(tied, scores, -jnp.inf))
+                # Of what adds nothing either way, none is preferred.
+                least = jnp.where(least > SATURATION * jnp.sum(plainly_covered), least, -jnp.inf)
+            else:
+                scores = preference
+                least = jnp.max(jnp.where(tied, scores, -jnp.inf))
+            tied &= scores >= least
+        if order is not None:
+            tied &= order <= jnp.min(jnp.where(tied, order, jnp.iinfo(order.dtype).max))
+        choice = jax.lax.argmax(tied, 0, jnp.int32)
+        covered = jnp.maximum(covered, coverage[:, choice])
+        if "diverse" in preferences:
+            plainly_covered = jnp.maximum(plainly_covered, plain[:, choice])
+        return (covered, plainly_covered, free & (indices != choice)), (choice, gains[choice] <= 0)
 
     free = jnp.ones(indices.shape, bool) if mask is None else mask
-    return jax.lax.scan(pick, (jnp.zeros_like(weights), free), length=k)[1]
-
-
-def best_subset(similarity: Any, k: int, quality: Any = None) -> tuple[np.ndarray, float]:
-    """The exact maximiser of F among all subsets of size k of one pool, by enumeration, and its value.
-
-    `similarity` is (candidates, candidates), `quality` (candidates,); the first of equal maxima wins.
-
-    Raises:
-        InputError: k is not between 1 and the pool's size, or there are more than 1,000,000 subsets.
-    """
-    _, coverage, weights = _terms(np.asarray(similarity), quality, None)
-    n = len(weights)
-    if not 1 <= k <= n:
-        raise InputError(f"k must be between 1 and the pool's size {n}, got {k}")
-    if math.comb(n, k) > MAX_SUBSETS:
-        raise InputError(
-            f"{math.comb(n, k)} subsets of {k} of {n} are too many to enumerate (limit {MAX_SUBSETS})"
-        )
-    subsets = np.array(list(itertools.combinations(range(n), k)))
-    covered = coverage[:, subsets[:, 0]]
-    for position in range(1, k):
-        covered = np.maximum(covered, coverage[:, subsets[:, position]])
-    values = weights @ covered
-    best = int(np.argmax(values))
-    return subsets[best], float(values[best])
+    zero = jnp.zeros_like(weights)
+    return jax.lax.scan(pick, (zero, zero, free), length=k)[1]

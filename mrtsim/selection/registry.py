@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import math
+import operator
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -24,6 +25,7 @@ ENTRY_POINTS = "mrtsim.strategies"
 
 
 NEEDS = ("rewards", "embeddings", "similarity", "distance")
+RESERVED = {"strategy", "k", "rewards", "embeddings", "similarity", "mask", "key", "shape"}
 
 
 class Pool(NamedTuple):
@@ -64,55 +66,157 @@ class Pool(NamedTuple):
         return jnp.sum(jnp.square(self.embeddings - self.embeddings[candidate]), axis=-1)
 
 
+class Picks(NamedTuple):
+    """What a strategy keeps of one prompt's pool, or of many.
+
+    `indices` (..., k) are in the order of picking; `saturated` (..., k) are the picks that added nothing to the
+    strategy's objective, so that its tie rule alone chose them.
+    """
+
+    indices: Any
+    saturated: Any
+
+
+# What an option's value is, by its default; the order matters, since a flag is a whole number to Python.
+_KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number", str: "a word"}
+
+
+class Option(NamedTuple):
+    """A keyword-only parameter of a strategy, and its default; `inspect.Parameter.empty` where it must be given."""
+
+    name: str
+    default: Any
+
+    def value(self, strategy_name: str, given: Any) -> Any:
+        """A given value in the default's type; as it is where the default is None or missing."""
+        kind = next((kind for kind in _KINDS if isinstance(self.default, kind)), None)
+        if kind is None:
+            return given
+        try:
+            value = float(given) if kind is float else operator.index(given) if kind is int else given
+        except (TypeError, ValueError):
+            value = None
+        if not isinstance(value, kind) or value != value:
+            raise InputError(f"{self.name} of {strategy_name} must be {_KINDS[kind]}, got {given!r}")
+        return value
+
+    def parse(self, strategy_name: str, text: str) -> Any:
+        """The value that a text on the command line stands for."""
+        if isinstance(self.default, str):
+            return text
+        if isinstance(self.default, bool):
+            return self.value(strategy_name, {"true": True, "false": False}.get(text.lower(), text))
+        for kind in (int, float):
+            try:
+                return self.value(strategy_name, kind(text))
+            except ValueError:
+                continue
+        return self.value(strategy_name, text)
+
+
 class Strategy(NamedTuple):
     """A registered strategy; call it with (key, pool, k), where the pool may have any leading axes.
 
-    The key is for random strategies, None otherwise; prompt number i (in row-major order) uses `fold_in(key, i)`. The
-    answer is (..., k), in the order of picking. Pure: may be traced; k is static.
+    The key is for random strategies, whose prompt number i (in row-major order) uses `fold_in(key, i)`, and for options
+    that need one, which all prompts share; None otherwise. The answer is (..., k), in the order of picking. Pure: may
+    be traced; k is static, and so are options other than floats.
     """
 
     name: str
-    function: Callable[..., Array]
+    function: Callable[..., Any]
     needs: tuple[str, ...]
     random: bool
     nested: bool
-    options: tuple[str, ...]
+    options: tuple[Option, ...]
+    check: Callable[..., tuple[str, ...] | None] | None = None
 
     def __call__(
         self, key: PRNGKeyArray | None, pool: Pool, k: int, **options: Any
     ) -> Int[Array, "*batch k"]:
         batch = pool.shape[:-1]
         rows = jnp.arange(math.prod(batch), dtype=jnp.uint32).reshape(batch)
-        return self.rows(key, rows, pool, k, **options)
+        return self.picks(key, rows, pool, k, **options).indices
 
-    def rows(self, key: PRNGKeyArray | None, rows: Array, pool: Pool, k: int, **options: Any) -> Array:
+    def picks(self, key: PRNGKeyArray | None, rows: Array, pool: Pool, k: int, **options: Any) -> Picks:
         """The same with the prompts' numbers given, so that a block of prompts answers as it does in the whole."""
 
-        def one(row: Array, pool: Pool) -> Array:
-            return self.function(None if key is None else jax.random.fold_in(key, row), pool, k, **options)
+        def one(row: Array, pool: Pool) -> Any:
+            own = jax.random.fold_in(key, row) if self.random and key is not None else key
+            return self.function(own, pool, k, **options)
 
         for _ in range(rows.ndim):
             one = jax.vmap(one)
         kept = one(rows, pool)
-        if kept.shape != (*rows.shape, k) or not jnp.issubdtype(kept.dtype, jnp.integer):
-            raise InputError(
-                f"strategy {self.name!r} must return k = {k} integers a prompt, returned {kept.dtype} {kept.shape}"
-            )
-        return kept
+        picks = kept if isinstance(kept, Picks) else Picks(kept, jnp.zeros((*rows.shape, k), bool))
+        shape = (*rows.shape, k)
+        for array, kind, words in (
+            (picks.indices, jnp.integer, "integers"),
+            (picks.saturated, jnp.bool_, "booleans of saturation"),
+        ):
+            if array.shape != shape or not jnp.issubdtype(array.dtype, kind):
+                raise InputError(
+                    f"strategy {self.name!r} must return k = {k} {words} per prompt, returned {array.dtype} "
+                    f"{array.shape}"
+                )
+        return picks
+
+    def resolve(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Every option with its value, and what the strategy needs of a pool with these: `NEEDS`, and "key".
+
+        Raises:
+            InputError: an option that the strategy lacks, one that is missing, or a wrong value.
+        """
+        for name in given:
+            self.option(name)
+        options = {}
+        for option in self.options:
+            if option.name in given:
+                options[option.name] = option.value(self.name, given[option.name])
+            elif option.default is inspect.Parameter.empty:
+                raise InputError(f"{self.name} needs the option {option.name}")
+            else:
+                options[option.name] = option.default
+        more = (self.check(**options) or ()) if self.check else ()
+        return options, (
+            *self.needs,
+            *(n for n in more if n not in self.needs),
+            *(("key",) if self.random else ()),
+        )
+
+    def option(self, name: str) -> Option:
+        """The option of this name.
+
+        Raises:
+            InputError: there is none.
+        """
+        for option in self.options:
+            if option.name == name:
+                return option
+        names = ", ".join(option.name for option in self.options)
+        raise InputError(f"{self.name} has no option {name!r}; it has {names or 'none'}")
 
 
 _REGISTRY: dict[str, Strategy] = {}
 
 
 def register_strategy(
-    name: str, *, needs: tuple[str, ...] = (), random: bool = False, nested: bool = False
-) -> Callable[[Callable[..., Array]], Strategy]:
+    name: str,
+    *,
+    needs: tuple[str, ...] = (),
+    random: bool = False,
+    nested: bool = False,
+    check: Callable[..., tuple[str, ...] | None] | None = None,
+) -> Callable[[Callable[..., Any]], Strategy]:
     """Decorator that makes a function of one pool a strategy of `select`, the command line and the experiments.
 
-    The function takes (key, pool, k) and returns the k distinct indices it keeps, in the order of picking; it is
-    traced by JAX and batched over prompts, so `pool` holds the arrays of one prompt, `pool.rewards` (candidates,) and
-    so on. It must only pick candidates that exist (`pool.exists()`), and should break ties by the lowest index.
-    Keyword-only parameters named `alpha` or `temperature` receive those options of `select`.
+    The function takes (key, pool, k) and returns the k distinct indices it keeps, in the order of picking, or `Picks`
+    to say as well which of them added nothing to its objective. It is traced by JAX and batched over prompts, so
+    `pool` holds the arrays of one prompt, `pool.rewards` (candidates,) and so on. It must only pick candidates that
+    exist (`pool.exists()`), and should break ties by the lowest index.
+
+    Its keyword-only parameters are the strategy's options: `select(..., name=value)`, `Setting(..., {name: value})` and
+    `mrtsim select --option name=value`. A value has the type of the parameter's default. Floats are traced, so that a
+    sweep over them compiles once; other values are Python's own (a word, a whole number, a flag).
 
     Args:
         name: what users write.
@@ -121,24 +225,67 @@ def register_strategy(
         random: whether it needs a key.
         nested: whether what it keeps for a smaller k is always the first of what it keeps for a larger one. Where
             several k are compared, a nested strategy picks once.
+        check: called with all options by name before anything is selected. Raises InputError for a value that is out of
+            range; may return further needs that these values bring ("rewards", ..., or "key").
 
     Raises:
-        InputError: the name is taken by another function, or a need is not one of these.
+        InputError: the name is taken by another function, a need is not one of these, or an option has the name of an
+            argument of `select`.
     """
     if unknown := set(needs) - set(NEEDS):
         raise InputError(f"strategy {name!r} needs {sorted(unknown)}; a need is one of {', '.join(NEEDS)}")
 
-    def register(function: Callable[..., Array]) -> Strategy:
+    def register(function: Callable[..., Any]) -> Strategy:
         _load_built_in()  # their names are taken
         known = _REGISTRY.get(name)
         if known is not None and _origin(known.function) != _origin(function):
             raise InputError(f"strategy {name!r} is already registered by {_origin(known.function)[0]}")
         parameters = inspect.signature(function).parameters.values()
-        options = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-        _REGISTRY[name] = Strategy(name, function, tuple(needs), random, nested, options)
+        options = tuple(Option(p.name, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY)
+        if taken := {option.name for option in options} & RESERVED:
+            raise InputError(
+                f"strategy {name!r}: {sorted(taken)} are arguments of select, so no names of options"
+            )
+        _REGISTRY[name] = Strategy(name, function, tuple(needs), random, nested, options, check)
         return _REGISTRY[name]
 
     return register
+
+
+_LAWS: dict[str, Callable[..., Any]] = {}
+
+
+def register_law(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator that makes a function the exact law of what a strategy keeps, so that `diagnostics.exact` knows it.
+
+    The function takes (distribution, prompts, n_candidates, k, reward) and options, and returns the law of the kept
+    responses as a quadrature rule, `mrtsim.selection.exact_laws.KeptLaw`. `reward` is None for the distribution's own.
+
+    Raises:
+        InputError: the strategy has a law of another function.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        known = _LAWS.setdefault(name, function)
+        if _origin(known) != _origin(function):
+            raise InputError(f"strategy {name!r} already has a law, by {_origin(known)[0]}")
+        _LAWS[name] = function
+        return function
+
+    return register
+
+
+def law(name: str) -> Callable[..., Any]:
+    """The exact law of a strategy.
+
+    Raises:
+        InputError: there is no such strategy, or none for it.
+    """
+    importlib.import_module("mrtsim.selection.exact_laws")  # where those of the built-in strategies are
+    strategy(name)
+    if name not in _LAWS:
+        raise InputError(f"exact results exist for {' and '.join(_LAWS)}, not for {name!r}: measure it")
+    return _LAWS[name]
 
 
 def _origin(function: Callable[..., Any]) -> tuple[str, str]:

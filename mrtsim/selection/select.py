@@ -17,7 +17,7 @@ from mrtsim.errors import InputError
 from mrtsim.montecarlo import usable_cores
 from mrtsim.selection import registry
 from mrtsim.selection.facility_location import similarity_matrix
-from mrtsim.selection.registry import Pool, Strategy
+from mrtsim.selection.registry import Picks, Pool, Strategy
 
 
 def select(
@@ -31,13 +31,13 @@ def select(
     key: PRNGKeyArray | None = None,
     shape: tuple[int, int] | None = None,
     numbers: Any = None,
-    alpha: float = 1.0,
-    temperature: float = 1.0,
+    **options: Any,
 ) -> Int[np.ndarray, "prompts k"]:
     """Keep k candidates of each prompt's pool.
 
     Prompts are streamed in blocks, so memory beyond the arguments and the answer does not grow with them. Rewards are
-    ranked in float64; similarities are computed in the embeddings' precision.
+    ranked in float64. Embeddings are taken as float32 numbers, and their similarities, distances and gains computed in
+    float64: an array in either precision gives the same picks.
 
     Args:
         strategy: "rkon" (random), "bkon" (best rewards), "dkon" (diverse: greedy facility location), "dbkon" (the
@@ -52,39 +52,69 @@ def select(
         shape: (prompts, candidates), where no array tells it.
         numbers: (prompts,) whole numbers below 2**32, which each prompt folds into the key; 0, 1, ... by default. A
             prompt with a number of its own has the same picks whichever others it stands with.
-        alpha: exponent of the quality in "dbkon", >= 0; 0 makes it "dkon".
-        temperature: of "gumbel", in units of the reward, 0 (BKoN) to infinity (RKoN).
+        **options: the strategy's keyword-only parameters. Of "dbkon": `alpha`, >= 0, the exponent of the quality (the
+            rewards scaled to [0, 1] within each pool, so they may be negative); 0 makes it "dkon". Of "dkon" and
+            "dbkon": `ties`, what decides among gains within 1e-5 of the largest: "index" (the lowest), "reward" (the
+            largest), "diverse" (the largest gain with quality 1) or "random" (by the key); but for "index" the kept
+            set does not depend on the order of the candidates. Of "gumbel": `temperature`, in units of the reward,
+            0 (BKoN) to infinity (RKoN).
 
     Returns:
         Indices of the kept candidates, (prompts, k), in the order of picking: best first, greedy order, random order.
-        Ties go to the lowest index; in "dkon" and "dbkon", gains within 1e-5 of the largest are ties.
+        Where no option says otherwise, ties go to the lowest index.
 
     Raises:
         InputError: something is missing, misshapen, not finite or out of range, or a pool has fewer than k candidates.
     """
+    return select_picks(
+        strategy,
+        k,
+        rewards=rewards,
+        embeddings=embeddings,
+        similarity=similarity,
+        mask=mask,
+        key=key,
+        shape=shape,
+        numbers=numbers,
+        **options,
+    ).indices
+
+
+def select_picks(
+    strategy: str,
+    k: int,
+    *,
+    rewards: Any = None,
+    embeddings: Any = None,
+    similarity: Any = None,
+    mask: Any = None,
+    key: PRNGKeyArray | None = None,
+    shape: tuple[int, int] | None = None,
+    numbers: Any = None,
+    **options: Any,
+) -> Picks:
+    """`select`, and which picks added nothing to the strategy's objective: arrays (prompts, k)."""
     method = registry.strategy(strategy)
-    pool, shape = _checked(method, rewards, embeddings, similarity, mask, shape)
+    options, needs = method.resolve(options)
+    pool, shape = _checked(method.name, needs, rewards, embeddings, similarity, mask, shape)
     k = _checked_k(k, pool, shape)
-    if method.random:
+    if "key" in needs:
         _check_key(method, key)
-    given = {
-        "alpha": _checked_option("alpha", alpha, infinite=False),
-        "temperature": _checked_option("temperature", temperature, infinite=True),
-    }
-    if unknown := set(method.options) - set(given):
-        raise InputError(
-            f"{strategy} has keyword-only parameters that select does not offer: {sorted(unknown)}"
-        )
-    options = {name: given[name] for name in method.options}
-    kept = np.empty((shape[0], k), np.int32)
+    picks = Picks(np.empty((shape[0], k), np.int32), np.zeros((shape[0], k), bool))
     if shape[0]:
         each = np.arange(shape[0]) if numbers is None else np.asarray(numbers)
-        _keep_blocks(method, key if method.random else None, each.astype(np.uint32), pool, k, options, kept)
-    return kept
+        _keep_blocks(method, key if "key" in needs else None, each.astype(np.uint32), pool, k, options, picks)
+    return picks
 
 
 def _checked(
-    method: Strategy, rewards: Any, embeddings: Any, similarity: Any, mask: Any, shape: tuple[int, int] | None
+    name: str,
+    needs: tuple[str, ...],
+    rewards: Any,
+    embeddings: Any,
+    similarity: Any,
+    mask: Any,
+    shape: tuple[int, int] | None,
 ) -> tuple[Pool, tuple[int, int]]:
     """The arrays that the strategy uses, and (prompts, candidates)."""
     arrays = {
@@ -95,7 +125,7 @@ def _checked(
     }
     shapes = {} if shape is None else {"shape": tuple(shape)}
     fields: dict[str, Any] = {}
-    for name, (array, ndim, axes) in arrays.items():
+    for field, (array, ndim, axes) in arrays.items():
         if array is None:
             continue
         if not isinstance(array, jax.Array | np.ndarray):
@@ -103,35 +133,34 @@ def _checked(
                 array = np.asarray(array)
             except ValueError as error:
                 raise InputError(
-                    f"{name} must be {axes}; for pools of different sizes pad them and give mask"
+                    f"{field} must be {axes}; for pools of different sizes pad them and give mask"
                 ) from error
         if array.ndim != ndim:
-            raise InputError(f"{name} must be {axes}, got shape {array.shape}")
+            raise InputError(f"{field} must be {axes}, got shape {array.shape}")
         if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
-            raise InputError(f"{name} must be numbers, got {array.dtype}")
-        shapes[name] = array.shape
-        fields[name] = array
+            raise InputError(f"{field} must be numbers, got {array.dtype}")
+        shapes[field] = array.shape
+        fields[field] = array
     if not shapes:
-        raise InputError(
-            f"{method.name} needs {_wanted(method) or 'an array or shape=(prompts, candidates)'}"
-        )
-    sizes = {name: tuple(given[:2]) for name, given in shapes.items()}
+        raise InputError(f"{name} needs {_wanted(needs) or 'an array or shape=(prompts, candidates)'}")
+    sizes = {field: tuple(given[:2]) for field, given in shapes.items()}
     if len(set(sizes.values())) > 1 or ("similarity" in shapes and len(set(shapes["similarity"][1:])) > 1):
-        told = ", ".join(f"{name} {given}" for name, given in shapes.items())
+        told = ", ".join(f"{field} {given}" for field, given in shapes.items())
         raise InputError(f"arrays must agree on (prompts, candidates): {told}")
     if "mask" in fields and fields["mask"].dtype != bool:
         raise InputError(f"mask must be boolean, True where a candidate exists, got {fields['mask'].dtype}")
     vectors = {"embeddings", "similarity"} & set(fields)
-    if not all(need in fields or (need in ("similarity", "distance") and vectors) for need in method.needs):
-        raise InputError(f"{method.name} needs {_wanted(method)}")
-    if {"similarity", "distance"} & set(method.needs) and len(vectors) == 2:
-        raise InputError(f"give {method.name} embeddings or a similarity matrix, not both")
+    wanted = [need for need in needs if need != "key"]
+    if not all(need in fields or (need in ("similarity", "distance") and vectors) for need in wanted):
+        raise InputError(f"{name} needs {_wanted(needs)}")
+    if {"similarity", "distance"} & set(needs) and len(vectors) == 2:
+        raise InputError(f"give {name} embeddings or a similarity matrix, not both")
     used = {"mask", "rewards", *vectors}
-    if "rewards" not in method.needs:
+    if "rewards" not in needs:
         used.discard("rewards")
-    if not {"embeddings", "similarity", "distance"} & set(method.needs):
+    if not {"embeddings", "similarity", "distance"} & set(needs):
         used -= vectors
-    pool = Pool(**{name: fields[name] for name in used if name in fields})
+    pool = Pool(**{field: fields[field] for field in used if field in fields})
     prompts, candidates = next(iter(sizes.values()))
     if not any(array is not None for array in pool):
         pool = Pool(mask=np.ones((prompts, candidates), bool))
@@ -156,26 +185,17 @@ def _checked_rewards(pool: Pool) -> np.ndarray:
 
 def _check_key(method: Strategy, key: Any) -> None:
     if key is None:
-        raise InputError(f"{method.name} is random: give key=jax.random.key(seed)")
+        how = "is random" if method.random else "is random with these options"
+        raise InputError(f"{method.name} {how}: give key=jax.random.key(seed)")
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if np.shape(key) != (() if typed else (2,)):
         raise InputError(f"key must be one JAX random key, jax.random.key(seed), got {key!r}")
 
 
-def _checked_option(name: str, value: Any, *, infinite: bool) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not number >= 0 or (math.isinf(number) and not infinite):
-        raise InputError(f"{name} must be a {'' if infinite else 'finite '}number >= 0, got {value!r}")
-    return number
-
-
-def _wanted(method: Strategy) -> str:
+def _wanted(needs: tuple[str, ...]) -> str:
     vectors = "embeddings or a similarity matrix"
     words = {"similarity": vectors, "distance": vectors}
-    return " and ".join(words.get(need, need) for need in method.needs)
+    return " and ".join(words.get(need, need) for need in needs if need != "key")
 
 
 def _checked_k(k: int, pool: Pool, shape: tuple[int, int]) -> int:
@@ -195,8 +215,8 @@ def _checked_k(k: int, pool: Pool, shape: tuple[int, int]) -> int:
     return k
 
 
-# Numbers in a block's largest array: 256 prompts of 32 candidates with 384 features, 12 MB in float32.
-BLOCK_ELEMENTS = 256 * 32 * 384
+# Numbers in a block's largest array: 128 prompts of 32 candidates with 384 features, 12 MB in float64.
+BLOCK_ELEMENTS = 128 * 32 * 384
 
 
 # How far below zero rounding may take a similarity.
@@ -209,11 +229,13 @@ def _keep_blocks(
     numbers: np.ndarray,
     pool: Pool,
     k: int,
-    options: dict[str, float],
-    kept: np.ndarray,
+    options: dict[str, Any],
+    picks: Picks,
 ) -> None:
-    """Fill `kept` block by block: one compiled unit, called from one thread per core, on the devices in turn."""
-    prompts = len(kept)
+    """Fill `picks` block by block: one compiled unit, called from one thread per core, on the devices in turn."""
+    prompts = len(picks.indices)
+    traced = {name: value for name, value in options.items() if isinstance(value, float)}
+    fixed = tuple(item for item in options.items() if item[0] not in traced)
     candidates = pool.shape[-1]
     largest = max(math.prod(array.shape[1:]) for array in pool if array is not None)
     if pool.embeddings is not None and "similarity" in method.needs:
@@ -228,24 +250,33 @@ def _keep_blocks(
         rows = np.minimum(np.arange(start, start + size), prompts - 1)
         part = jax.tree.map(lambda a: a[start:stop] if stop - start == size else a[rows], pool)
         with jax.enable_x64(True), jax.default_device(devices[start // size % len(devices)]):
-            indices, sound = jax.device_get(_keep_block(method, key, numbers[rows], part, k, options))
+            (indices, saturated), sound = jax.device_get(
+                _keep_block(method, key, numbers[rows], part, k, traced, fixed)
+            )
         if not sound.all():
             _raise_unsound(method, min(start + int(np.argmin(sound)), prompts - 1), pool)
-        kept[start:stop] = _checked_kept(method, indices[: stop - start], pool, start)
+        picks.indices[start:stop] = _checked_kept(method, indices[: stop - start], pool, start)
+        picks.saturated[start:stop] = saturated[: stop - start]
 
     keep(0)  # alone, so that the threads find it compiled
     with ThreadPoolExecutor(threads) as executor:
         list(executor.map(keep, range(size, prompts, size)))
 
 
-@partial(jax.jit, static_argnames=("method", "k"))
+@partial(jax.jit, static_argnames=("method", "k", "fixed"))
 def _keep_block(
-    method: Strategy, key: PRNGKeyArray | None, rows: Array, pool: Pool, k: int, options: dict[str, float]
-) -> tuple[Array, Array]:
-    """Kept indices, and whether every number of the pool that is used can be used, for each prompt."""
+    method: Strategy,
+    key: PRNGKeyArray | None,
+    rows: Array,
+    pool: Pool,
+    k: int,
+    traced: dict[str, float],
+    fixed: tuple[tuple[str, Any], ...],
+) -> tuple[Picks, Array]:
+    """What is kept, and whether every number of the pool that is used can be used, for each prompt."""
     rewards, embeddings, similarity, mask = pool
     if embeddings is not None:
-        embeddings = embeddings.astype(jnp.promote_types(embeddings.dtype, jnp.float32))
+        embeddings = _rounded(embeddings, method.needs)
     if mask is not None:
         # Whatever stands in the place of a candidate that does not exist, it is a number.
         rewards = None if rewards is None else jnp.where(mask, rewards, 0)
@@ -254,6 +285,7 @@ def _keep_block(
         similarity = None if similarity is None else jnp.where(both, similarity, 0)
     sound = jnp.ones(rows.shape, bool)
     if embeddings is None and similarity is not None:
+        similarity = similarity.astype(float)
         sound = jnp.all((similarity >= -SIMILARITY_ROUNDING) & (similarity < jnp.inf), axis=(-2, -1))
     elif embeddings is not None and "similarity" in method.needs:
         # A vector without a direction is not similar to itself. (Sums over the vectors would cost as much as all else.)
@@ -262,7 +294,23 @@ def _keep_block(
         sound = jnp.all(jnp.abs(itself - 1) < 0.01, axis=-1)
     elif embeddings is not None:
         sound = jnp.all(jnp.isfinite(embeddings), axis=(-2, -1))
-    return method.rows(key, rows, Pool(rewards, embeddings, similarity, mask), k, **options), sound
+    pool = Pool(rewards, embeddings, similarity, mask)
+    return method.picks(key, rows, pool, k, **traced, **dict(fixed)), sound
+
+
+def _rounded(embeddings: Array, needs: tuple[str, ...]) -> Array:
+    """Embeddings in float64 with the digits of float32, (prompts, candidates, features).
+
+    Powers of two, which change no digit, take those beyond float32's range into it first: each vector by its own where
+    directions count alone, a pool by one where distances count. A strategy that asks for the embeddings themselves
+    gets all digits.
+    """
+    if embeddings.dtype != jnp.float64 or "embeddings" in needs:
+        return embeddings.astype(float)
+    axes = (-2, -1) if "distance" in needs else -1
+    largest = jnp.max(jnp.abs(embeddings), axis=axes, keepdims=True)
+    exponent = jnp.frexp(jnp.where(jnp.isfinite(largest), largest, 1))[1]
+    return jnp.ldexp(embeddings, -exponent).astype(jnp.float32).astype(float)
 
 
 def _raise_unsound(method: Strategy, prompt: int, pool: Pool) -> None:
@@ -284,9 +332,7 @@ def _raise_unsound(method: Strategy, prompt: int, pool: Pool) -> None:
         raise InputError(
             f"{where}{np.argmax(wrong)} is all zero, so it has no direction for {method.name} to compare"
         )
-    raise InputError(
-        f"{where}some is too long or too short for its precision: scale the embeddings to length 1"
-    )
+    raise InputError(f"{where}some is too long or too short for float32: scale the embeddings to length 1")
 
 
 def _checked_kept(method: Strategy, kept: np.ndarray, pool: Pool, start: int) -> np.ndarray:

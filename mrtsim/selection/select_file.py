@@ -22,12 +22,12 @@ from mrtsim.selection.chooser import (
     SQUARES_IN_FLOAT32,
     SQUARES_IN_FLOAT64,
     Chooser,
-    SelectionReport,
     ShortPools,
     squares_fit,
     too_many,
 )
 from mrtsim.selection.outputs import WriteTo, kept_rows
+from mrtsim.selection.report import SelectionReport
 from mrtsim.tables import chunks
 from mrtsim.tables.formats import Tables, open_tables
 from mrtsim.tables.pool_columns import nested_pools
@@ -221,7 +221,7 @@ class _Run:
         except _Scattered:
             notes = ["the rows of a prompt do not stand together, so the input was read twice"]
             self._scattered(write, room)
-        if self.chooser.prompts > 1 and self.chooser.prompts == self.chooser.candidates:
+        if self.chooser.totals.prompts > 1 and self.chooser.totals.prompts == self.chooser.totals.candidates:
             inside = nested_pools(self.reader.tables[0]) if self.reader.layout == "rows" else []
             option = f"--pool-columns {inside[0]}" if inside else "--layout prompts, --pool-columns"
             raise self.reader.tables[0].file.error(

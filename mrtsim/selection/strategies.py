@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from mrtsim.errors import InputError
 from mrtsim.selection.facility_location import greedy, quality
-from mrtsim.selection.registry import Pool, register_strategy
+from mrtsim.selection.registry import Picks, Pool, register_strategy
 
 
 def _noise(key: PRNGKeyArray, n: int) -> Array:
@@ -30,16 +32,79 @@ def bkon(key: None, pool: Pool, k: int) -> Array:
     return jax.lax.top_k(jnp.where(pool.exists(), pool.rewards, -jnp.inf), k)[1]
 
 
-@register_strategy("dkon", needs=("similarity",), nested=True)
-def dkon(key: None, pool: Pool, k: int) -> Array:
+TIES = ("index", "reward", "diverse", "random")
+
+
+def _checked_ties(ties: str, alpha: float = 0.0) -> tuple[str, ...]:
+    """What a tie rule needs besides."""
+    if ties not in TIES:
+        raise InputError(f"ties must be one of {', '.join(TIES)}, got {ties!r}")
+    if not 0 <= alpha < math.inf:
+        raise InputError(f"alpha must be a finite number >= 0, got {alpha}")
+    return {"reward": ("rewards",), "random": ("key",)}.get(ties, ())
+
+
+def _tie_rule(key: Any, pool: Pool, ties: str) -> dict[str, Any]:
+    """The arguments of `greedy` that decide among ties; but for "index" they do not depend on the candidates' order."""
+    if ties == "index":
+        return {}
+    # Only candidates that are identical, in what the strategy reads, share a number: it is theirs wherever they stand.
+    content = _content(pool)
+    if ties == "random":
+        words = jax.random.bits(key, (2,), jnp.uint32)
+        return {"order": _mixed(_mixed(content ^ words[0]) + words[1])}
+    rewards = () if pool.rewards is None else (jnp.asarray(pool.rewards),)
+    preferences = (*rewards, "diverse") if ties == "reward" else ("diverse", *rewards)
+    return {"preferences": preferences, "order": content}
+
+
+def _content(pool: Pool) -> Array:
+    """A 32-bit digest of each candidate's reward and embedding (or similarities, in order of size)."""
+    columns = [] if pool.rewards is None else [jnp.asarray(pool.rewards)[:, None]]
+    if pool.embeddings is not None:
+        vectors = jnp.asarray(pool.embeddings)
+        # Directions count, and no digit changes: the lengths may differ by powers of two.
+        exponent = jnp.frexp(jnp.max(jnp.abs(vectors), axis=-1, keepdims=True))[1]
+        columns.append(jnp.ldexp(vectors, -exponent))
+    else:
+        both = pool.exists()[:, None] & pool.exists()[None, :]
+        columns.append(-jnp.sort(-jnp.where(both, pool.similarity, 0), axis=1))
+    digest = jnp.zeros(pool.shape, jnp.uint32)
+    for values in columns:
+        values = values.astype(jnp.promote_types(values.dtype, jnp.float32)) + 0.0  # no negative zeros
+        words = jax.lax.bitcast_convert_type(values, jnp.uint32)
+        words = words.reshape(*pool.shape, -1)
+        places = jnp.arange(words.shape[-1], dtype=jnp.uint32)
+        # A zero adds nothing, so that the zeros which pad similarities do not count.
+        digest = _mixed(digest) + jnp.sum(
+            jnp.where(words == 0, 0, _mixed(words ^ _mixed(places))), axis=-1, dtype=jnp.uint32
+        )
+    return digest
+
+
+def _mixed(words: Array) -> Array:
+    """The finaliser of MurmurHash3: every bit of a 32-bit word depends on every bit."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        words = (words ^ (words >> shift)) * jnp.uint32(factor)
+    return words ^ (words >> 16)
+
+
+@register_strategy("dkon", needs=("similarity",), nested=True, check=_checked_ties)
+def dkon(key: PRNGKeyArray | None, pool: Pool, k: int, *, ties: str = "index") -> Picks:
     """Diverse-K-of-N: greedy on the GRADES objective with quality 1."""
-    return greedy(pool.similarities(), None, k, pool.mask)
+    return Picks(*greedy(pool.similarities(), None, k, pool.mask, **_tie_rule(key, pool, ties)))
 
 
-@register_strategy("dbkon", needs=("rewards", "similarity"), nested=True)
-def dbkon(key: None, pool: Pool, k: int, *, alpha: Any = 1.0) -> Array:
-    """Diverse-Best-K-of-N: greedy on the GRADES objective with quality from the rewards, to the power alpha."""
-    return greedy(pool.similarities(), quality(jnp.asarray(pool.rewards), alpha, pool.mask), k, pool.mask)
+@register_strategy("dbkon", needs=("rewards", "similarity"), nested=True, check=_checked_ties)
+def dbkon(key: PRNGKeyArray | None, pool: Pool, k: int, *, alpha: Any = 1.0, ties: str = "index") -> Picks:
+    """Diverse-Best-K-of-N: greedy on the GRADES objective with quality from the rewards, to the power alpha.
+
+    Rewards are scaled to [0, 1] within the pool before the power, so they may be negative, and have no unit. `ties`
+    decides among equal gains: by the lowest "index" (the paper's rule), the largest "reward", "diverse" (the largest
+    gain with quality 1), or at "random".
+    """
+    qualities = quality(jnp.asarray(pool.rewards), alpha, pool.mask)
+    return Picks(*greedy(pool.similarities(), qualities, k, pool.mask, **_tie_rule(key, pool, ties)))
 
 
 @register_strategy("filtered-max-min", needs=("rewards", "distance"))
@@ -67,7 +132,12 @@ def filtered_max_min(key: None, pool: Pool, k: int) -> Array:
     return jnp.where(jnp.sum(passing) < k, best[:k], spread)
 
 
-@register_strategy("gumbel", needs=("rewards",), random=True, nested=True)
+def _checked_temperature(temperature: float) -> None:
+    if not temperature >= 0:
+        raise InputError(f"temperature must be a number >= 0, got {temperature}")
+
+
+@register_strategy("gumbel", needs=("rewards",), random=True, nested=True, check=_checked_temperature)
 def gumbel(key: PRNGKeyArray, pool: Pool, k: int, *, temperature: Any = 1.0) -> Array:
     """Reward-weighted sampling without replacement: each next with probability proportional to exp(reward/temperature).
 

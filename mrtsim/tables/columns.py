@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, compress
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ class Lists(NamedTuple):
     sizes: NDArray[np.int64]
 
 
+@runtime_checkable
 class Column(Protocol):
     """Values of consecutive records; every method raises `values.Wrong` at the first value that it cannot use."""
 

@@ -18,9 +18,10 @@ from experiments.variance import Config, sampling_covariance
 from figures import style
 from figures import variance as figure
 from mrtsim.distributions.categorical import Categorical
-from mrtsim.distributions.exact_components import Decomposition, Exact, decompose
+from mrtsim.distributions.exact_components import Decomposition, decompose
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate
 from mrtsim.losses import squared_loss
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "reported" / "e1_reference_network.json"
@@ -78,10 +79,10 @@ def test_covariance_of_sample_variances_is_enumerated(n_prompts, pool, sharing, 
 
 
 def test_covariance_of_normal_means_is_that_of_a_wishart_matrix():
-    zero = Exact(0.0, 0.0)
+    zero = Estimate(0.0, standard_error=0.0)
     # conditional losses N(mu, s2) with mu normal: no cumulants beyond the second
     exact = Decomposition(
-        zero, Exact(0.5, 0.0), Exact(2.0, 0.0), zero,
+        zero, Estimate(0.5, standard_error=0.0), Estimate(2.0, standard_error=0.0), zero,
         {"d4": 3 * 0.25, "d2_s2": 0.5 * 2.0, "d_k3": 0.0, "s2_s2": 4.0, "k4": 0.0},
     )  # fmt: skip
     ours = sampling_covariance(exact, 10, (1, 4), 50)

@@ -11,9 +11,9 @@ from mrtsim.distributions.categorical import Categorical
 from mrtsim.distributions.clustered import ClusteredPrompts
 from mrtsim.distributions.exact_components import conditional_cumulants, decompose
 from mrtsim.distributions.gaussian_modes import GaussianModes
-from mrtsim.distributions.protocol import DISTRIBUTIONS, distribution
 
-every = pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
+EVERY = [GaussianModes(), ClusteredPrompts(), Categorical()]
+every = pytest.mark.parametrize("dist", EVERY, ids=lambda dist: type(dist).__name__)
 few = settings(max_examples=5)
 keys = st.integers(0, 2**31 - 1)
 
@@ -30,8 +30,7 @@ coefficients = st.tuples(*[st.integers(-3, 3).map(float)] * 3).filter(any).map(n
 @every
 @given(keys, coefficients, st.sampled_from([-2.0, 0.5]), st.integers(-4, 4))
 @few
-def test_parts_of_a_loss_add_up_given_any_prompt(name, seed, model, factor, shift):
-    dist = distribution(name)
+def test_parts_of_a_loss_add_up_given_any_prompt(dist, seed, model, factor, shift):
     with jax.enable_x64(True):
         prompts = dist.sample_prompts(jax.random.key(seed), 4)
 
@@ -65,8 +64,7 @@ def test_parts_of_a_loss_add_up_given_any_prompt(name, seed, model, factor, shif
 @every
 @given(keys)
 @few
-def test_quadrature_is_a_probability_and_samples_are_possible(name, seed):
-    dist = distribution(name)
+def test_quadrature_is_a_probability_and_samples_are_possible(dist, seed):
     with jax.enable_x64(True):
         prompt_key, response_key = jax.random.split(jax.random.key(seed))
         prompts = dist.sample_prompts(prompt_key, 3)

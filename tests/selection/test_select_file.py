@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 
 import mrtsim as mrt
 from mrtsim.cli import main
@@ -219,7 +220,76 @@ def test_the_report_adds_up(tmp_path):
     assert report.similarity_pool == pytest.approx(similarity(rows, N).mean(), rel=1e-5)
     score = similarity(kept, K)
     assert report.similarity_kept == pytest.approx(score.mean(), rel=1e-5)
-    assert report.k_eff == pytest.approx((K / (1 + (K - 1) * score)).mean(), rel=1e-5)
+    assert report.similarity_score == pytest.approx((K / (1 + (K - 1) * score)).mean(), rel=1e-5)
+    pool_score = K / (1 + (K - 1) * similarity(rows, N))
+    assert report.similarity_score_rkon == pytest.approx(pool_score.mean(), rel=1e-5)
+
+
+def test_shifts_have_the_standard_error_of_the_prompts_and_rkon_beside_them(tmp_path):
+    rows = candidates()
+    source = write(tmp_path / "pool.jsonl", rows)
+    report = select_file(source, tmp_path / "kept.jsonl", "bkon", K, columns=Columns(loss="loss"))
+    rewards = np.array([r["reward"] for r in rows]).reshape(PROMPTS, N)
+    shift = np.sort(rewards, axis=1)[:, -K:].mean(axis=1) - rewards.mean(axis=1)
+    error = shift.std(ddof=1) / np.sqrt(PROMPTS)
+    assert report.reward_rkon == report.reward_pool
+    assert report.reward_shift.value == pytest.approx(shift.mean())
+    assert report.reward_shift.standard_error == pytest.approx(error)
+    half = stats.t.ppf(0.975, PROMPTS - 1) * error
+    assert report.reward_shift.low == pytest.approx(shift.mean() - half)
+    # Of prompts that are dropped nothing is kept: what RKoN would keep leaves them out too.
+    source = write(tmp_path / "ragged.jsonl", rows[:1] + rows[N:])
+    report = select_file(source, tmp_path / "kept.jsonl", "bkon", K, short_pools="drop")
+    assert report.reward_rkon == pytest.approx(rewards[1:].mean())
+    assert report.reward_shift.value == pytest.approx(shift[1:].mean())
+
+
+def test_a_random_choice_shifts_by_chance_only(tmp_path):
+    source = write(tmp_path / "pool.jsonl", candidates())
+    for seed in range(5):
+        report = select_file(source, tmp_path / "kept.jsonl", "rkon", K, seed=seed)
+        assert abs(report.reward_shift.value) < 4 * report.reward_shift.standard_error
+
+
+def test_picks_that_add_nothing_are_counted_and_said(tmp_path, capsys):
+    # The best candidate is like all others: whatever comes second adds nothing.
+    rows = [
+        {"prompt_id": str(i), "reward": float(j), "embedding": [1.0, 0.01 * j]}
+        for i in range(3)
+        for j in range(4)
+    ]
+    source = write(tmp_path / "pool.jsonl", rows)
+    arguments = [
+        "select",
+        str(source),
+        "--strategy",
+        "dbkon",
+        "-k",
+        "2",
+        "--out",
+        str(tmp_path / "kept.jsonl"),
+    ]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "3 of 6 picks added nothing to the objective: they follow the file's order\n" in shown
+    assert [r["reward"] for r in read(tmp_path / "kept.jsonl")] == [0.0, 3.0] * 3
+    assert main([*arguments, "--ties", "reward", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["saturated_picks"] == 3
+    assert [r["reward"] for r in read(tmp_path / "kept.jsonl")] == [2.0, 3.0] * 3
+    assert main([*arguments, "--option", "ties=reward", "--option", "alpha=2"]) == 0
+    assert "they follow --ties reward" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ties", ["reward", "diverse", "random"])
+def test_but_for_index_the_order_of_the_rows_does_not_matter(tmp_path, ties):
+    rows = candidates()
+    kept = []
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(rows))
+        source = write(tmp_path / "pool.jsonl", [rows[i] for i in order] if seed else rows)
+        select_file(source, tmp_path / "kept.jsonl", "dbkon", K, alpha=2.0, ties=ties)
+        kept.append(sorted((r["prompt_id"], r["reward"]) for r in read(tmp_path / "kept.jsonl")))
+    assert kept[0] == kept[1] == kept[2]
 
 
 def test_short_pools_stop_are_kept_or_are_dropped(tmp_path):
@@ -464,7 +534,25 @@ def test_paths_that_cannot_be_are_refused(tmp_path):
     [
         (["--strategy", "nope", "-k", "1"], "no strategy 'nope'"),
         (["--strategy", "bkon", "-k", "0"], "whole number of at least 1"),
-        (["--strategy", "dbkon", "-k", "1", "--alpha", "-1"], "must be 0 or above"),
+        (["--strategy", "dbkon", "-k", "1", "--alpha", "-1"], "alpha must be a finite number >= 0, got -1.0"),
+        (["--strategy", "dbkon", "-k", "1", "--alpha", "x"], "alpha of dbkon must be a number, got 'x'"),
+        (["--strategy", "dkon", "-k", "1", "--alpha", "1"], "dkon has no option 'alpha'; it has ties"),
+        (
+            ["--strategy", "dkon", "-k", "1", "--ties", "first"],
+            "ties must be one of index, reward, diverse, random",
+        ),
+        (
+            ["--strategy", "dbkon", "-k", "1", "--option", "alpha"],
+            "--option alpha: write --option name=value",
+        ),
+        (
+            ["--strategy", "dbkon", "-k", "1", "--option", "beta=1"],
+            "dbkon has no option 'beta'; it has alpha, ties",
+        ),
+        (
+            ["--strategy", "dbkon", "-k", "1", "--alpha", "1", "--option", "alpha=2"],
+            "option alpha is given twice",
+        ),
         (["--strategy", "bkon", "-k", "1", "--plugin", "absent.py"], "absent.py is not a file"),
     ],
 )

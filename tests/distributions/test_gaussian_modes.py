@@ -1,4 +1,4 @@
-"""Distributions: what is sampled has the density, the moments and the expectations that are claimed exactly."""
+"""Gaussian modes: samples follow the density, and quadrature and expectations have its moments."""
 
 import jax
 import jax.numpy as jnp
@@ -6,28 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mrtsim.distributions.categorical import Categorical
-from mrtsim.distributions.clustered import ClusteredPrompts
 from mrtsim.distributions.gaussian_modes import GaussianModes
-from mrtsim.distributions.protocol import DISTRIBUTIONS, distribution
 from mrtsim.distributions.quadrature import hermite, panels
 from mrtsim.errors import InputError
-
-UNEVEN = {"offsets": [-1.0, 0.25, 2.0, 3.0], "weights": [0.1, 0.4, 0.5, 0.0], "scales": [0.1, 0.5, 0.3, 0.2]}
-
-
-def uneven() -> GaussianModes:
-    return GaussianModes(
-        **UNEVEN,
-        prompt_dim=1,
-        centre=lambda x: jnp.square(x[..., 0]),
-        prompt_scale=lambda x: 1 + jnp.abs(x[..., 0]),
-    )
-
-
-def prompts_of(dist, n, seed=0):
-    with jax.enable_x64(True):
-        return np.asarray(dist.sample_prompts(jax.random.key(seed), n))
+from tests.distributions.shared import prompts_of, uneven
 
 
 @pytest.mark.parametrize("make", [GaussianModes, uneven], ids=["paper", "uneven"])
@@ -159,94 +141,3 @@ def test_prompts_from_the_unit_cube_are_standard_normal():
 def test_bad_parameters_are_named(parameters, message):
     with pytest.raises(InputError, match=message):
         GaussianModes(**parameters)
-
-
-def test_registry():
-    assert isinstance(distribution("gaussian-modes", scales=0.2), GaussianModes)
-    with pytest.raises(InputError, match="choose one of categorical, clustered, gaussian-modes"):
-        distribution("gaussian")
-
-
-@pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
-def test_every_distribution_agrees_with_itself(name):
-    """Simulated means of response, reward and log-density against the exact expectation."""
-    dist = distribution(name)
-    with jax.enable_x64(True):
-        prompts = dist.sample_prompts(jax.random.key(3), 6)
-        assert prompts.shape[0] == 6
-        responses, labels = dist.sample_responses(jax.random.key(4), prompts, 40_000)
-        assert responses.shape == labels.shape == (6, 40_000)
-        for fn in (
-            lambda y: y,
-            lambda y: dist.reward(prompts, y),
-            lambda y: dist.log_density(prompts, y),
-        ):
-            sample = np.asarray(fn(responses))
-            exact = dist.expectation(fn, np.asarray(prompts))
-            assert exact.error.max() < 1e-6
-            z = (sample.mean(1) - exact.value) / (sample.std(1) / 200 + 1e-12)
-            assert np.abs(z).max() < 4
-        mass = dist.expectation(jnp.ones_like, np.asarray(prompts))
-        np.testing.assert_allclose(mass.value, 1, rtol=1e-13)
-
-
-@pytest.mark.parametrize("similarity", [0.0, 0.3, 1.0])
-def test_clustered_prompts_keep_the_marginal_and_have_the_correlation(similarity):
-    dist = ClusteredPrompts(group_size=4, similarity=similarity)
-    x = prompts_of(dist, 40_000).reshape(10_000, 4, 5)
-    first, second = x[:, 0].ravel(), x[:, 1].ravel()
-    assert stats.kstest(first, "norm").pvalue > 1e-3
-    if similarity == 1.0:
-        np.testing.assert_array_equal(first, second)
-    else:
-        correlation = np.mean(first * second)
-        assert abs(correlation - similarity) < 4 * np.std(first * second) / np.sqrt(first.size)
-    # no correlation between groups
-    across = x[:-1, 0].ravel() * x[1:, 0].ravel()
-    assert abs(across.mean()) < 4 * across.std() / np.sqrt(across.size)
-
-
-def test_clustered_groups_label_neighbours_and_the_last_may_be_smaller():
-    dist = ClusteredPrompts(group_size=3, similarity=1.0)
-    np.testing.assert_array_equal(dist.groups(7), [0, 0, 0, 1, 1, 1, 2])
-    x = prompts_of(dist, 7)
-    assert x.shape == (7, 5)
-    np.testing.assert_array_equal(x[3], x[5])
-    assert not np.array_equal(x[5], x[6])
-
-
-def test_categorical_density_and_rewards_come_from_the_tables():
-    dist = Categorical()
-    with jax.enable_x64(True):
-        x = jnp.asarray([[1.0], [0.0]])
-        y = jnp.asarray([[2.0, -1.0, 0.7], [0.0, 1.5, -1.5]])
-        np.testing.assert_allclose(np.exp(dist.log_density(x, y)), [[0.6, 0.2, 0.0], [0.5, 0.25, 0.25]])
-        np.testing.assert_allclose(dist.reward(x, y)[:, :2], [[0.0, 1.0], [1.0, 0.0]])
-    prompts, weights = dist.support()
-    np.testing.assert_array_equal(prompts, [[0.0], [1.0]])
-    np.testing.assert_array_equal(weights, [0.5, 0.5])
-    assert Categorical([[0.0, 1.0], [0.5, 2.0]]).rewards[1, 1] == 2.0
-
-
-def test_categorical_prompts_follow_their_weights():
-    dist = Categorical(prompt_weights=[0.2, 0.8])
-    counts = np.bincount(prompts_of(dist, 10_000)[:, 0].astype(int))
-    assert stats.chisquare(counts, [2_000, 8_000]).pvalue > 1e-3
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: ClusteredPrompts(group_size=0), "group_size"),
-        (lambda: ClusteredPrompts(similarity=1.5), "similarity"),
-        (lambda: ClusteredPrompts(similarity=float("nan")), "similarity"),
-        (lambda: Categorical(values=[1.0, 2.0]), r"\(prompts, outcomes\)"),
-        (lambda: Categorical(values=[[1.0, 1.0]], probabilities=None, rewards=None), "distinct"),
-        (lambda: Categorical(probabilities=[[1.0, 0.0, 0.0]]), r"shape \(2, 3\)"),
-        (lambda: Categorical(prompt_weights=[0.4, 0.4]), "prompt_weights must be non-negative and sum to 1"),
-        (lambda: Categorical(rewards=[[1.0]]), "rewards"),
-    ],
-)
-def test_bad_tables_and_groups_are_named(make, message):
-    with pytest.raises(InputError, match=message):
-        make()
