@@ -262,13 +262,15 @@ class Reader:
             columns[wanted.role] = column
         if sizes is None:
             sizes = self.pools.sizes(number, row, records)[~dropped]
-        at = np.repeat(rows, sizes)  # the record of each response
+        at = np.repeat(rows, sizes) if nested else rows  # the record of each response
         values = {
             w.role: self._values(columns.get(w.role), number, row, w, at)
             for w in self.roles
             if w.kind != "id"
         }
-        ids = {role: np.repeat(codes[~dropped], sizes) for role, codes in row_ids.items()}
+        ids = {role: codes[~dropped] if dropped.any() else codes for role, codes in row_ids.items()}
+        if nested:
+            ids = {role: np.repeat(codes, sizes) for role, codes in ids.items()}
         for wanted in later:
             codes = self._values(columns.get(wanted.role), number, row, wanted, at)
             if codes is None:
