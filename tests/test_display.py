@@ -10,6 +10,7 @@ import mrtsim as mrt
 from mrtsim.cli import main
 from mrtsim.display import html_table, plain
 from mrtsim.plan.power import allocate_for_power
+from mrtsim.selection.select_file import Columns
 
 TOY = mrt.VarianceComponents(prompt=0.187, response=1.329)
 COST = mrt.Cost(prompt=4.0, response=1.0)
@@ -137,3 +138,33 @@ def test_json_is_strict():
         "c": {"estimate": 1.0, "low": 0.5, "high": None},
         "d": True,
     }
+
+
+def test_a_selection_is_what_the_command_prints(tmp_path, capsys, pyplot):
+    rng = np.random.default_rng(2)
+    path, out = tmp_path / "pool.csv", tmp_path / "kept.csv"
+    lines = [f"q{i},{rng.normal():.6f},{rng.normal():.6f}" for i in range(20) for _ in range(6)]
+    path.write_text("\n".join(["prompt_id,reward,nll", *lines]))
+    columns = Columns(loss="nll")
+    report = mrt.select_file(path, out, "bkon", 2, columns=columns)
+    command = [
+        "select",
+        str(path),
+        "--strategy",
+        "bkon",
+        "-k",
+        "2",
+        "--out",
+        str(out),
+        "--loss-column",
+        "nll",
+    ]
+    said = printed(command, capsys)
+    first, _, rest = str(report).partition("\n\n")
+    assert said.startswith(f"bkon, K = 2: {first}\n")
+    assert said.endswith(f"{report.means('nll')}\n")
+    assert rest.replace("loss", "nll ") == report.means("nll").strip()
+    assert report.to_dict() == json.loads(printed([*command, "--json"], capsys))
+    assert "similarity" not in said  # a row without numbers says nothing
+    assert "<th" in report._repr_html_()
+    assert [text.get_text() for text in report.plot().get_yticklabels()] == ["reward", "loss"]

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mrtsim.cli import count, number, strict_json, table
+from mrtsim.cli import count, strict_json
 from mrtsim.cli.reading import add_files
 from mrtsim.errors import InputError
 
@@ -135,13 +135,6 @@ def run(args: argparse.Namespace) -> int:
         print(strict_json(report.to_dict()))
         return 0
 
-    def row(name: str, quantity: str) -> list[str]:
-        pool, kept, rkon = (getattr(report, f"{quantity}_{part}") for part in ("pool", "kept", "rkon"))
-        shift = getattr(report, f"{quantity}_shift")
-        if pool is None or shift is None:
-            return [name, *"-----"]
-        return [name, *map(number, (pool, rkon, kept, shift.value, shift.standard_error))]
-
     r: SelectionReport = report
     print(f"{args.strategy}, K = {args.k}: kept {r.kept} of {r.candidates} candidates of {r.prompts} prompts")
     print(f"written to {args.out}")
@@ -156,16 +149,8 @@ def run(args: argparse.Namespace) -> int:
         rule = options.get("ties", "index")
         follow = "the file's order" if rule == "index" else f"--ties {rule}"
         print(f"{r.saturated_picks} of {r.kept} picks added nothing to the objective: they follow {follow}")
-    rows = [row("reward", "reward"), row("similarity (1 + cos) / 2", "similarity")]
-    if args.loss_column:
-        rows.append(row(args.loss_column, "loss"))
-    print("\nmeans over prompts; RKoN is what a random choice is expected to keep, the shift is from there")
-    print(table(rows, header=("", "pool", "RKoN", "kept", "shift", "standard error")))
-    if r.similarity_score is not None and r.similarity_score_rkon is not None:
-        print(
-            f"\nsimilarity score {number(r.similarity_score)}, at the pools' similarity "
-            f"{number(r.similarity_score_rkon)} (it ranks kept sets, it is not a number of responses)"
-        )
+    if means := r.means(args.loss_column or "loss"):
+        print(means[1:])
     return 0
 
 

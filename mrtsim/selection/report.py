@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mrtsim.display import Display, number, table
 from mrtsim.estimates import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
-class SelectionReport:
+class SelectionReport(Display):
     """How the kept set differs from the pool; means over prompts of per-prompt means, None where not known.
+
+    `print` it for the text of `mrtsim select`.
 
     Attributes:
         prompts: in the file, of which `short_pools` have fewer than K candidates.
@@ -58,10 +63,38 @@ class SelectionReport:
     loss_rkon: float | None
     loss_shift: Estimate | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {n: v.to_dict() if isinstance(v, Estimate) else v for n, v in values.items()}
+    def _rows(self, loss: str = "loss") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        rows = []
+        for name, quantity in (("reward",) * 2, ("similarity (1 + cos) / 2", "similarity"), (loss, "loss")):
+            pool, rkon, kept = (getattr(self, f"{quantity}_{part}") for part in ("pool", "rkon", "kept"))
+            shift = getattr(self, f"{quantity}_shift")
+            if pool is not None and shift is not None:
+                rows.append((name, *map(number, (pool, rkon, kept, shift.value, shift.standard_error))))
+        return ("", "pool", "RKoN", "kept", "shift", "standard error"), rows
+
+    def __str__(self) -> str:
+        return f"kept {self.kept} of {self.candidates} candidates of {self.prompts} prompts{self.means()}"
+
+    def means(self, loss: str = "loss") -> str:
+        """The part of the text about means, where any is known; `loss` names the column of losses."""
+        header, rows = self._rows(loss)
+        if not rows:
+            return ""
+        random = "RKoN is what a random choice is expected to keep, the shift is from there"
+        text = f"\n\nmeans over prompts; {random}\n{table(rows, header)}"
+        if self.similarity_score is not None and self.similarity_score_rkon is not None:
+            score, pools = number(self.similarity_score), number(self.similarity_score_rkon)
+            text += f"\n\nsimilarity score {score}, at the pools' similarity {pools} "
+            text += "(it ranks kept sets, it is not a number of responses)"
+        return text
+
+    def plot(self) -> Axes:
+        """Draw how far the means of the kept lie from what a random choice keeps, in a new figure of pyplot."""
+        from mrtsim.plotting import plot_estimates
+
+        names = ("reward", "similarity", "loss")
+        shifts = [(name, getattr(self, f"{name}_shift")) for name in names]
+        return plot_estimates(shifts, "shift of the mean from what RKoN keeps, with its 95 % interval")
 
 
 @dataclass
