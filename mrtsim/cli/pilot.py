@@ -370,7 +370,7 @@ def _what_for(costs: str, *, vectors: bool) -> list[str]:
     """What K* of this pilot is for."""
     said = (
         f"K* is for an evaluation, {costs}: how well the mean loss is known. For training take a pilot of gradients "
-        "(--vector-column): there K* was 2 to 10 times that of losses."
+        "(--vector-column): its K* can be several times larger."
     )
     if vectors:
         said = (
