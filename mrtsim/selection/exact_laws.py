@@ -174,7 +174,7 @@ class KeptLaw:
 
 @register_law("rkon")
 def rkon_law(
-    distribution: WithQuadrature,
+    distribution: Any,
     prompts: Any,
     n_candidates: int,
     k: int,
