@@ -1,10 +1,12 @@
 """Plans over groups, prompts per group and responses per prompt, against brute force."""
 
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mrtsim.errors import InputError
@@ -102,14 +104,19 @@ def test_budget_equals_brute_force(v_g, v_x, v_r, c_g, c_p, c_r, extra, most_r, 
     st.integers(1, 8),
     st.floats(0.05, 3),
 )
+@example(1, 0, 0, 0, 0, 1, 1 / 3)
 def test_target_equals_brute_force(v_g, v_x, v_r, c_g, c_p, c_r, share):
     components = VarianceComponents(v_x / 10, v_r / 10, v_g / 10)
     target = share * (v_g + v_x + v_r) / 10
     plan = allocate(components, Cost(c_p, c_r, group=c_g), target_variance=target)
     assert plan.variance <= target * (1 + 1e-12)
-    r, k = np.meshgrid(np.arange(1, 30), np.arange(1, 30))
-    m = np.maximum(1, np.ceil(law(components, 1, r, k) / target - 1e-9))
-    assert plan.cost <= (m * (c_g + r * (c_p + k * c_r))).min() + 1e-9
+    # exact: the numbers are the decimals that they print as, and a target of 0.0333 is met by 4 groups of 0.1, not by 3
+    least = math.inf
+    for r, k in itertools.product(range(1, 30), repeat=2):
+        one = (v_g * r * k + v_x * k + v_r) / Fraction(10 * r * k)
+        m = max(1, math.ceil(one / Fraction(repr(target))))
+        least = min(least, m * (c_g + r * (c_p + k * c_r)))
+    assert plan.cost <= least
 
 
 def test_large_problems_are_proven_or_bounded():
