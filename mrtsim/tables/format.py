@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -97,6 +98,12 @@ class Format:
         present = self.columns()
         close = paths.near(name, present)
         hint = f"did you mean {option} {close}?" if close else f"name it with {option}"
+        numbered = [column for column in present if re.fullmatch(r".*?\d+", column)]
+        if len(numbered) > 1 and not close:
+            hint = (
+                f"{paths.listed(numbered)} look like one column per response, but a file holds one row per response "
+                f"(pandas: table.melt(id_vars=..., value_name={name!r})), or a list per prompt; else {hint}"
+            )
         return InputError(
             f"{self.file.name}: no column {name!r} (there are: {paths.listed(present)}); {hint}"
         )

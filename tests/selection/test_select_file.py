@@ -495,6 +495,18 @@ def test_the_width_of_embeddings_is_one_over_the_whole_file(tmp_path, monkeypatc
     assert (report.kept, report.similarity_kept) == (2, None)
 
 
+@pytest.mark.parametrize("names", ["ab" * 20, "a" * 20 + "b" * 20])
+def test_halves_of_a_file_that_differ_in_width_are_not_mixed(tmp_path, monkeypatch, names):
+    """Each piece that is read is of one width."""
+    monkeypatch.setattr(chunks, "BYTES", 300)
+    rows = [
+        {"prompt_id": name, "reward": 1.0, "embedding": [1.0] * (2 if i < 20 else 3)}
+        for i, name in enumerate(names)
+    ]
+    with pytest.raises(InputError, match=r"line 2\d.* 3 features where others have 2"):
+        select_file(write(tmp_path / "pool.jsonl", rows), tmp_path / "kept.jsonl", "dkon", 1)
+
+
 def test_widths_that_add_up_by_accident_are_not_mixed(tmp_path, monkeypatch):
     """1 + 3 + 2 + 2 features fill four rows of two."""
     monkeypatch.setattr(chunks, "BYTES", 300)

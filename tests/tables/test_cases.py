@@ -977,3 +977,12 @@ def test_messages_name_no_library(run, tmp_path):
             assert not re.search(r"pyarrow|numpy|msgspec|Traceback|ArrowInvalid", message, re.IGNORECASE), (
                 message
             )
+
+
+def test_one_column_per_response_gets_a_hint(run, tmp_path):
+    (tmp_path / "wide.csv").write_text("prompt_id,sample_1,sample_2,sample_3\na,1,2,3\nb,2,3,5\n")
+    message = run("pilot", "wide.csv", code=2)
+    assert "sample_1, sample_2, sample_3 look like one column per response" in message
+    assert "value_name='loss'" in message
+    (tmp_path / "other.csv").write_text("prompt_id,score,layer_1\na,1,2\n")
+    assert "one column per response" not in run("pilot", "other.csv", code=2)
