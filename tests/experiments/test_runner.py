@@ -34,6 +34,7 @@ experiments.__path__[:] = [{str(ROOT / "experiments")!r}, {str(EXTRA)!r}]
 from experiments.harness import store
 from experiments.__main__ import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with Ctrl-C ignored
 where, _, moment = os.environ.get("DIE", "").partition(" ")
 calls = 0
 append, write_json = store._append_record, store.write_json
