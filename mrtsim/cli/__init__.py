@@ -72,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     named = [command for command in COMMANDS if arguments[:1] == [command]]
     for command in named or COMMANDS:  # a command's answer does not wait for the others' parsers
         import_module(f"mrtsim.cli.{command.replace('-', '_')}").add_parser(subparsers)
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        subparsers.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         code = import_module(f"mrtsim.cli.{args.command.replace('-', '_')}").run(args)
         sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last flush

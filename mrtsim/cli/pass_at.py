@@ -35,7 +35,7 @@ def asked(args: argparse.Namespace) -> bool:
     """Whether `--pass-at` is asked for; arguments that do not go together are refused."""
     if args.pass_at is None:
         if misplaced := [_option(name) for name in OWN if given(args, name)]:
-            raise InputError(f"{', '.join(misplaced)} belong to --pass-at k")
+            raise InputError(f"--pass-at k must be given with {', '.join(misplaced)}")
         return False
     if args.reward_column is None:
         raise InputError(
@@ -44,7 +44,7 @@ def asked(args: argparse.Namespace) -> bool:
     if misplaced := [
         _option(name) for name in vars(args) if name not in {*OWN, *SHARED} and given(args, name)
     ]:
-        raise InputError(f"{', '.join(misplaced)} do not go with --pass-at")
+        raise InputError(f"--pass-at does not go with {', '.join(misplaced)}")
     goal = args.budget is not None or args.target_variance is not None
     costs = [name for name in ("c_prompt", "c_response") if getattr(args, name) is None]
     if goal and costs:

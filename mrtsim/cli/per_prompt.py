@@ -79,7 +79,7 @@ def check(args: argparse.Namespace) -> None:
 
     if args.per_prompt is None:
         if misplaced := [option(name) for name in (*OWN, *READING) if given(args, name)]:
-            raise InputError(f"{', '.join(misplaced)} belong to --per-prompt FILE")
+            raise InputError(f"--per-prompt FILE must be given with {', '.join(misplaced)}")
         if missing := [option(name) for name in ("v_prompt", "v_response") if getattr(args, name) is None]:
             raise InputError(f"the following arguments are required: {', '.join(missing)}")
         return
@@ -87,7 +87,7 @@ def check(args: argparse.Namespace) -> None:
         raise InputError("--per-prompt spends a budget: give --budget")
     allowed = {*OWN, *SHARED, *READING}
     if misplaced := [option(name) for name in vars(args) if name not in allowed and given(args, name)]:
-        raise InputError(f"{', '.join(misplaced)} do not go with --per-prompt")
+        raise InputError(f"--per-prompt does not go with {', '.join(misplaced)}")
     if args.sd_column is not None and given(args, "loss_column"):
         raise InputError("give --sd-column (known spreads) or --loss-column (a pilot), not both")
 

@@ -137,7 +137,10 @@ def test_plot(capsys, tmp_path):
         ([*TOY, *COSTS, "--no-shared-prefix", "--budget", "400"], "give --c-prompt and --c-response, or"),
         ([*TOY, *TOKENS[:4], "--budget", "400"], "need --price-in and --price-out as well"),
         ([*COSTS, "--budget", "400"], "the following arguments are required: --v-prompt, --v-response"),
-        ([*TOY, *COSTS, "--budget", "400", "--bugdet", "4"], "unrecognized arguments: --bugdet 4"),
+        (
+            [*TOY, *COSTS, "--budget", "400", "--bugdet", "4"],
+            "mrtsim allocate: unrecognized arguments: --bugdet 4 (see mrtsim allocate --help)",
+        ),
         ([*TOY, *COSTS, "--budge", "400"], "--budget"),  # no abbreviations, so that options can be added
         ([*TOY, *COSTS, "--budget", "nan"], "argument --budget: must be a finite number, not 'nan'"),
         ([*TOY, *COSTS, "--budget", "1e999"], "argument --budget: must be a finite number, not '1e999'"),

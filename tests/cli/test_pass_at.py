@@ -100,13 +100,13 @@ def test_the_beta_fit_is_labelled(capsys, pilot):
     ("arguments", "message"),
     [
         (["--pass-at", "4"], "a loss is never taken for one"),
-        (["--reward-column", "correct"], "belong to --pass-at"),
+        (["--reward-column", "correct"], "--pass-at k must be given with --reward-column"),
         (["--pass-at", "9", "--reward-column", "correct"], "0 of 60 have as many, and the most is 8"),
         (["--pass-at", "4", "--reward-column", "score"], "neither 0 nor 1; give --success-above"),
         (["--pass-at", "4", "--reward-column", "none"], "no column 'none'"),
         (
             ["--pass-at", "4", "--reward-column", "correct", "--method", "ml"],
-            "--method do not go with --pass-at",
+            "--pass-at does not go with --method",
         ),
         (
             ["--pass-at", "4", "--reward-column", "correct", "--budget", "9"],

@@ -111,7 +111,7 @@ def test_text(capsys, table, pilot):
         (["--sd-column", "none", "--budget", "9"], "no column 'none'"),
         (
             ["--sd-column", "sd", "--budget", "9", "--v-prompt", "1", "--max-prompts", "3"],
-            "do not go with --per-prompt",
+            "--per-prompt does not go with --v-prompt, --max-prompts",
         ),
         (["--sd-column", "sd", "--budget", "9", "--loss-column", "l"], "not both"),
         (["--loss-column", "sd", "--budget", "9"], "two prompts or more"),
@@ -134,4 +134,4 @@ def test_other_refusals(capsys, tmp_path):
         capsys, "--per-prompt", path, "--sd-column", "sd", "--budget", 9
     )
     plain = ["--v-prompt", 1, "--v-response", 1, "--c-prompt", 1, "--c-response", 1, "--budget", 9]
-    assert "--sd-column belong to --per-prompt" in refusal(capsys, *plain, "--sd-column", "sd")
+    assert "--per-prompt FILE must be given with --sd-column" in refusal(capsys, *plain, "--sd-column", "sd")
