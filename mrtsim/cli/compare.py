@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mrtsim.cli import count, non_negative, number, positive, probability, strict_json, table
-from mrtsim.cli.reading import add_files, told
+from mrtsim.cli.reading import add_files, how_read, told
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -249,9 +249,7 @@ def _read(
         ids={role: column for role, column in ids.items() if column is not None},
         numbers=numbers,
         options=options,
-        layout=args.layout,
-        format=args.format,
-        missing_ids=args.missing_ids,
+        **how_read(args),
     )
 
 

@@ -8,7 +8,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from mrtsim.cli import count, finite, number, strict_json, table
-from mrtsim.cli.reading import given, told
+from mrtsim.cli.reading import given, how_read, told
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,9 +70,7 @@ def run(args: argparse.Namespace) -> int:
         reward_column=args.reward_column,
         prompt_column=args.prompt_column,
         success_above=args.success_above,
-        layout=args.layout,
-        format=args.format,
-        missing_ids=args.missing_ids,
+        **how_read(args),
     )
     try:
         pilot = estimate_pass_at_k(counts.successes, counts.trials, args.pass_at, confidence=args.confidence)

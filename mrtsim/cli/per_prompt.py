@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mrtsim.cli import count, number, strict_json, table
-from mrtsim.cli.reading import given
+from mrtsim.cli.reading import add_reading, given, how_read
 from mrtsim.errors import InputError
 
 OWN = ("sd_column", "weight_column", "cost_column", "min_responses", "offset", "out")
@@ -61,13 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="L",
         help="losses of a pilot (default loss), whose variances are squeezed",
     )
-    group.add_argument("--layout", choices=("rows", "prompts"), help="of a pilot, see `mrtsim pilot --help`")
-    group.add_argument(
-        "--format", metavar="NAME", help="csv, tsv, jsonl, json, parquet or arrow (default: recognised)"
-    )
-    group.add_argument(
-        "--missing-ids", choices=("error", "drop"), default="error", help="a row without an id"
-    )
+    add_reading(group)
     group.add_argument("--out", metavar="OUT.csv", help="write prompt_id and responses of every prompt")
 
 
@@ -149,9 +143,7 @@ def _read(args: argparse.Namespace) -> tuple[list[str], Any, Any, Any, dict[str,
         args.per_prompt,
         ids={"prompt": args.prompt_column},
         numbers=value | {role: column for role, column in extra.items() if column is not None},
-        layout=args.layout,
-        format=args.format,
-        missing_ids=args.missing_ids,
+        **how_read(args),
     )
     prompts, names = data.ids["prompt"].codes, data.ids["prompt"].names
     counts = np.bincount(prompts)

@@ -22,7 +22,7 @@ from mrtsim.cli.pilot_growth import (
     refuse_growth,
     refuse_size,
 )
-from mrtsim.cli.reading import add_files, add_log, read_of_log, told
+from mrtsim.cli.reading import add_files, add_log, how_read, read_of_log, told
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def add_parser(subparsers: Any) -> None:
     )
     group.add_argument(
         "--vector-column",
-        metavar="G",
+        metavar="V",
         help="a list of numbers per response, such as its gradient, in place of the loss: components are then traces, "
         "and K* is for training",
     )
@@ -151,9 +151,7 @@ def run(args: argparse.Namespace) -> int:
         group_column=args.group_column,
         judge_column=args.judge_column,
         vector_column=args.vector_column,
-        layout=args.layout,
-        format=args.format,
-        missing_ids=args.missing_ids,
+        **how_read(args),
     )
     if rows.judges is not None:
         return run_crossed(args, rows, crossed)

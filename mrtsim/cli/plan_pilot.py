@@ -7,6 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from mrtsim.cli import count, finite, non_negative, number, positive, probability, strict_json, table
+from mrtsim.cli.reading import add_reading, given, how_read, told
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ examples:
     mrtsim plan-pilot --resume pilot.csv --prompts 20 50 --responses 8
 """
 PROMPTS, RESPONSES = (10, 20, 50, 100, 200), (2, 4, 8)
+READING = ("prompt_column", "loss_column", "layout", "format", "missing_ids")  # of the pilot to go on with
 
 
 def add_parser(subparsers: Any) -> None:
@@ -74,24 +76,31 @@ def add_parser(subparsers: Any) -> None:
     group = parser.add_argument_group("a pilot to go on with")
     group.add_argument(
         "--resume",
+        nargs="+",
         metavar="PILOT",
-        help="a pilot's file: --prompts are added to it, and the ratio is its estimate",
+        help="the file or files of a pilot: --prompts are added to it, and the ratio is its estimate",
     )
     group.add_argument(
         "--prompt-column", default="prompt_id", metavar="P", help="prompt ids (default prompt_id)"
     )
     group.add_argument("--loss-column", default="loss", metavar="L", help="losses (default loss)")
+    add_reading(group)
     parser.add_argument(
         "--json", action="store_true", help="one JSON object on standard output and nothing else"
     )
+    parser.set_defaults(parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Simulate the designs and print what each would show."""
+    from mrtsim.pilot.text import warning_lines
     from mrtsim.plan.pilot_design import cheapest_pilot, plan_pilot
 
     cost = _cost(args)
-    sums, pilot = _resumed(args) if args.resume else (None, None)
+    sums, pilot, warnings = _resumed(args) if args.resume else (None, None, [])
+    if pilot is None and (reading := [option for option in READING if given(args, option)]):
+        named = ", ".join(f"--{option.replace('_', '-')}" for option in reading)
+        raise InputError(f"--resume PILOT must be given with {named}")
     ratio = args.ratio
     if ratio is None:
         if pilot is None:
@@ -101,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
         ratio = pilot.ratio.value
         if pilot.planning.prompt <= 0:
             raise InputError(
-                f"{args.resume}: V_x is estimated at {number(pilot.planning.prompt)}, so there is no ratio to go on "
-                "with: give a guess of it with --ratio"
+                f"{told(args.resume)}: V_x is estimated at {number(pilot.planning.prompt)}, so there is no ratio "
+                "to go on with: give a guess of it with --ratio"
             )
     designs = [
         plan_pilot(
@@ -120,9 +129,9 @@ def run(args: argparse.Namespace) -> int:
     ]
     cheapest = None if args.tolerance is None else cheapest_pilot(designs, args.tolerance)
     if args.json:
-        print(strict_json(_record(args, ratio, pilot, designs, cheapest)))
+        print(strict_json(_record(args, ratio, pilot, designs, cheapest) | {"warnings": warnings}))
     else:
-        print(_text(args, ratio, pilot, designs, cheapest))
+        print("\n".join([_text(args, ratio, pilot, designs, cheapest), *warning_lines(warnings)]))
     return 0
 
 
@@ -138,17 +147,21 @@ def _cost(args: argparse.Namespace) -> Cost | None:
     return Cost(args.c_prompt, args.c_response)
 
 
-def _resumed(args: argparse.Namespace) -> tuple[PromptSums, PilotEstimate]:
+def _resumed(args: argparse.Namespace) -> tuple[PromptSums, PilotEstimate, list[str]]:
+    """The pilot to go on with: its sums, its estimate and what a report should say about both."""
     from mrtsim.pilot.estimate import estimate_components
     from mrtsim.pilot.sums import PromptSums
     from mrtsim.tables.pilots import read_pilot
 
-    rows = read_pilot(args.resume, prompt_column=args.prompt_column, loss_column=args.loss_column)
+    rows = read_pilot(
+        args.resume, prompt_column=args.prompt_column, loss_column=args.loss_column, **how_read(args)
+    )
     try:
         sums = PromptSums.of(rows.losses, rows.prompts)
-        return sums, estimate_components(sums, confidence=args.confidence)
+        pilot = estimate_components(sums, confidence=args.confidence)
     except InputError as error:
-        raise InputError(f"{args.resume}: {error}") from None
+        raise InputError(f"{told(args.resume)}: {error}") from None
+    return sums, pilot, [*rows.notes, *pilot.warnings]
 
 
 def _design(design: PilotDesign) -> dict[str, Any]:
@@ -196,7 +209,7 @@ def _text(
     )
     lines = [f"pilots to estimate V_y|x / V_x = {number(ratio)}; {level} intervals; {law}", ""]
     if pilot is not None:
-        lines[0] = f"prompts to add to {args.resume}; " + lines[0].removeprefix("pilots to estimate ")
+        lines[0] = f"prompts to add to {told(args.resume)}; " + lines[0].removeprefix("pilots to estimate ")
         lines.insert(
             1,
             f"so far {pilot.n_prompts} prompts and {pilot.n_responses} responses: ratio {number(pilot.ratio.value)}, "

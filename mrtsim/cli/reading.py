@@ -23,7 +23,11 @@ def add_files(
         help="CSV, TSV, JSON lines, JSON, Parquet or Arrow, text also as .gz or .zst; several files, a folder of "
         f"them, a pattern, or - for standard input; {what}",
     )
-    group = parser.add_argument_group("file")
+    add_reading(parser.add_argument_group("file"))
+
+
+def add_reading(group: argparse._ArgumentGroup) -> None:
+    """`--layout`, `--format` and `--missing-ids`: how `read_columns` reads."""
     group.add_argument(
         "--layout",
         choices=("rows", "prompts"),
@@ -82,6 +86,11 @@ def read_of_log(args: argparse.Namespace) -> Any:
         metric=args.metric,
         higher_is_better=args.higher_is_better is not False,
     )
+
+
+def how_read(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_reading` as keyword arguments."""
+    return {"layout": args.layout, "format": args.format, "missing_ids": args.missing_ids}
 
 
 def told(files: Sequence[Any]) -> str:

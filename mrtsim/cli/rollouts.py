@@ -8,7 +8,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from mrtsim.cli import count, finite, non_negative, number, positive, probability, strict_json, table
-from mrtsim.cli.reading import add_files, told
+from mrtsim.cli.reading import add_files, how_read, told
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def add_parser(subparsers: Any) -> None:
         "--coherence",
         type=_share,
         default=0.0,
-        metavar="K",
+        metavar="SHARE",
         help="|E g|^2 / E|g|^2, what the prompts' gradients have in common; below 1 (default 0)",
     )
     group.add_argument("--c-prompt", type=non_negative, metavar="C", help="C_p, cost of one prompt")
@@ -228,9 +228,7 @@ def _fit(args: argparse.Namespace) -> tuple[SuccessRates, list[str]]:
         reward_column=args.reward_column,
         prompt_column=args.prompt_column,
         success_above=args.success_above,
-        layout=args.layout,
-        format=args.format,
-        missing_ids=args.missing_ids,
+        **how_read(args),
     )
     try:
         return fit_success_rates(counts.successes, counts.trials, confidence=args.confidence), counts.notes

@@ -74,6 +74,22 @@ def test_resume(capsys):
     assert found["designs"][0]["expected_regret"] < alone["designs"][0]["expected_regret"]
 
 
+def test_a_pilot_to_go_on_with_is_read_as_any_pilot(capsys, tmp_path):
+    rows = Path(PILOT).read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "1.jsonl").write_text("".join(rows[:600]), encoding="utf-8")
+    (tmp_path / "2.rows").write_text(
+        "".join([*rows[600:], '{"prompt_id": null, "loss": 1.0}\n']), encoding="utf-8"
+    )
+    shards = [str(tmp_path / "1.jsonl"), str(tmp_path / "2.rows")]
+    arguments = ["--prompts", "20", "--responses", "4", "--format", "jsonl", "--missing-ids", "drop"]
+    found = answer(capsys, "--resume", *shards, *arguments)
+    whole = answer(capsys, "--resume", PILOT, "--prompts", "20", "--responses", "4")
+    assert found["designs"] == whole["designs"]
+    assert any("left out" in warning for warning in found["warnings"])
+    assert main(["plan-pilot", "--resume", *shards, *arguments]) == 0
+    assert "left out" in " ".join(capsys.readouterr().out.split())
+
+
 def _losses(path):
     rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
     return [row["loss"] for row in rows], [row["prompt_id"] for row in rows]
@@ -101,6 +117,7 @@ def test_what_a_person_reads(capsys):
     ("arguments", "message"),
     [
         ([], "give --ratio, a guess"),
+        (["--ratio", "2", "--loss-column", "l"], "--resume PILOT must be given with --loss-column"),
         (["--ratio", "0"], "must be above 0"),
         (["--ratio", "2", "--c-prompt", "4"], "give --c-prompt and --c-response, or neither"),
         (["--ratio", "2", "--tolerance", "0.1"], "--tolerance is about the plan's loss"),
