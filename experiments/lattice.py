@@ -1,0 +1,625 @@
+"""Claim 5: which cells of a cluster of near-duplicate prompts to train on, in the designs of the authors' MOSAIC.
+
+A cluster is a 4 x 4 grid of prompt variants v and response slots j, and a loss in it is the sum of four effects,
+G + A_v + Y_j + E_vj. A design takes n cells; over M clusters the mean loss has the variance
+
+    (V_g + V_v sum_v (n_v/n)^2 + V_j sum_j (m_j/n)^2 + V_e/n) / M,
+
+with n_v cells of variant v and m_j of slot j. For a loss that is no sum of effects the components are covariances:
+of cells of two variants and two slots (V_g), of one variant (V_g + V_v), of one slot (V_g + V_j). So the diagonal
+(implicit: near-duplicate prompts with one response each) is best of all designs of four cells, two variants with two
+slots each (hybrid) vary less than one prompt with four responses (explicit) where V_j < 4 V_v, and four prompts with
+one response (same, the negative control) vary less than explicit where V_j < V_v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from experiments.harness import intervals
+from experiments.harness.statements import Prediction, Relation, Role, above, below, equals, read
+from experiments.shared.mdn_training import RECIPES, TOY, Sample, judge, shifted, sobol_prompts, true_nll
+from experiments.shared.reference_network import reference_network
+from experiments.shared.training import Recipe, fit
+from mrtsim.distributions.clustered import ClusteredPrompts
+from mrtsim.distributions.exact_components import decompose
+from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate, normal_quantile
+from mrtsim.losses import mdn_nll, squared_loss
+from mrtsim.models import MDN, MLP
+from mrtsim.montecarlo import subkeys
+from mrtsim.pilot.crossed import Squares, crossed_components, table_mean_squares
+from mrtsim.selection.exact_laws import bkon_law
+
+CLAIMS = (5,)
+MINIBATCHES = Recipe(validate_every=8)
+SIDE = 4  # variants, and slots, of a cluster
+DESIGNS = ("explicit", "hybrid", "disjoint", "implicit", "same", "full")
+FOUR = DESIGNS[:-1]  # designs of four cells
+NAMES = {"disjoint": "hybrid with disjoint slots"}
+_LAW_MARGIN = 0.05  # within which a measured variance equals the exact one, relative
+_COMPONENT_MARGIN = 0.005  # of the sum of the components
+_SMALL = 0.05  # of the excess NLL: a loss of less than this share is small
+
+
+class Corpus(NamedTuple):
+    """How alike the cells of a cluster are.
+
+    `similarity` is the correlation of two variants of a prompt. Each cell holds its slot's response with probability
+    `sharing` (the same mode and noise about another centre), else one of its own.
+    """
+
+    similarity: float
+    sharing: float
+
+
+# Components on both sides of V_j = 4 V_v and of V_j = V_v.
+CORPORA = {"duplicates": Corpus(0.9, 1.0), "between": Corpus(0.3, 0.9), "apart": Corpus(0.1, 0.3)}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Simulated corpora of `n_clusters`, pilots of whole grids, and networks trained on `learner_clusters`.
+
+    The learner takes `recipe.steps` minibatches of `batch` pairs, whatever the design.
+    """
+
+    n_clusters: int = 64
+    replicates: int = 4_000
+    pilot_clusters: int = 100
+    pilots: int = 500
+    learner_clusters: int = 256
+    learner_replicates: int = 24
+    batch: int = 64
+    recipe: Recipe = MINIBATCHES
+    points: int = 2**14
+
+    def __post_init__(self):
+        if self.learner_clusters % SIDE:
+            raise InputError(
+                f"learner_clusters = {self.learner_clusters} must be a multiple of {SIDE}, so that whole grids can "
+                "have as many pairs as the other designs"
+            )
+
+
+PRESETS = {
+    "quick": Config(replicates=500, pilots=200, learner_replicates=3, points=2**11),
+    "paper": Config(),
+    "precise": Config(replicates=40_000, pilots=2_000, learner_replicates=200),
+}
+
+
+def sample(
+    key: PRNGKeyArray, n: int, prompts: ClusteredPrompts, sharing: float, ranked: float = 0.0
+) -> tuple[Float[Array, "n 4 d"], Float[Array, "n 4 4"]]:
+    """The variants of n clusters and the responses of their grids.
+
+    Args:
+        key: of the draw.
+        n: clusters.
+        prompts: the variants, four to a group.
+        sharing: the probability that a cell holds its slot's response.
+        ranked: 1 where slot 0 holds the cluster's best reward, slot 1 the second best, and so on.
+    """
+    prompt_key, slot_key, own_key, share_key = jax.random.split(key, 4)
+    variants = prompts.sample_prompts(prompt_key, n * SIDE)
+    centres = prompts.centre(variants)[:, None]
+    origin = jnp.zeros((n, prompts.prompt_dim), variants.dtype)
+    slots = prompts.sample_responses(slot_key, origin, SIDE)[0] - prompts.centre(origin)[:, None]
+    slots = jnp.where(ranked, jnp.take_along_axis(slots, jnp.argsort(jnp.abs(slots)), axis=1), slots)
+    own = prompts.sample_responses(own_key, variants, SIDE)[0]
+    shared = jax.random.uniform(share_key, own.shape) < sharing
+    responses = jnp.where(shared, centres + jnp.repeat(slots, SIDE, axis=0), own)
+    return variants.reshape(n, SIDE, -1), responses.reshape(n, SIDE, SIDE)
+
+
+def cells(key: PRNGKeyArray, n: int) -> Int[Array, "designs n 16"]:
+    """The cells 4 v + j of every design in n clusters; those of four cells are repeated to fill the row."""
+    first, second = jnp.argsort(jax.random.uniform(key, (2, n, SIDE)))
+    half, side = SIDE // 2, jnp.arange(SIDE)
+    rows = {
+        "explicit": side,
+        "hybrid": jnp.concatenate([first[:, :half], SIDE + second[:, :half]], axis=1),
+        "disjoint": jnp.concatenate([first[:, :half], SIDE + first[:, half:]], axis=1),
+        "implicit": (SIDE + 1) * side,
+        "same": SIDE * side,
+    }
+    table = [jnp.tile(jnp.broadcast_to(rows[name], (n, SIDE)), (1, SIDE)) for name in FOUR]
+    return jnp.stack([*table, jnp.broadcast_to(jnp.arange(SIDE**2), (n, SIDE**2))])
+
+
+def size(design: str) -> int:
+    """Cells that a design takes of a cluster."""
+    return SIDE**2 if design == "full" else SIDE
+
+
+def coefficients(design: str) -> tuple[float, float, float]:
+    """What V_v, V_j and V_e are multiplied by, averaged over the sets of cells that a design may take."""
+    side = range(SIDE)
+    halves = list(combinations(side, SIDE // 2))
+    sets: list[list[tuple[int, int]]]
+    if design == "explicit":
+        sets = [[(0, j) for j in side]]
+    elif design == "implicit":
+        sets = [[(j, j) for j in side]]
+    elif design == "same":
+        sets = [[(v, 0) for v in side]]
+    elif design == "full":
+        sets = [list(product(side, side))]
+    else:
+        pairs = product(halves, halves) if design == "hybrid" else ((a, set(side) - set(a)) for a in halves)
+        sets = [[(0, j) for j in a] + [(1, j) for j in b] for a, b in pairs]
+    found = []
+    for taken in sets:
+        shares = [np.bincount([cell[axis] for cell in taken]) / len(taken) for axis in (0, 1)]
+        found.append([*(float(share @ share) for share in shares), 1 / len(taken)])
+    v, j, e = np.mean(found, axis=0).tolist()
+    return v, j, e
+
+
+def law(design: str, components: dict[str, float]) -> float:
+    """M times the variance of a design's mean loss; components by the names g, v, j and e."""
+    v, j, e = coefficients(design)
+    return components["g"] + v * components["v"] + j * components["j"] + e * components["e"]
+
+
+def exact_components(model: MLP, corpus: Corpus, points: int) -> dict[str, Estimate]:
+    """V_g, V_v, V_j and V_e of the squared loss (d + u)^2, d = f(x) - model(x), of the reference network.
+
+    Two cells of one slot share u with probability sharing^2. Given the prompts, the covariance of their losses is then
+    4 d d' E u^2 + Var u^2 (E u = E u^3 = 0), and E d d' is the covariance of the mean errors of two variants plus the
+    square of their mean.
+    """
+    prompts = ClusteredPrompts(2, corpus.similarity)
+    parts = decompose(squared_loss, model, prompts, points=points)
+    error = decompose(_signed_error, model, prompts, points=points)
+    second, fourth = residual_moments()
+    product_mean = error.group.value + error.mean.value**2
+    chance = corpus.sharing**2
+    slot = chance * (4 * second * product_mean + fourth - second**2)
+    numerical = (
+        chance
+        * 4
+        * second
+        * (error.group.standard_error + 2 * abs(error.mean.value) * error.mean.standard_error)
+    )
+    return {
+        "g": parts.group,
+        "v": parts.prompt,
+        "j": Estimate.from_standard_error(slot, numerical),
+        "e": Estimate.from_standard_error(
+            parts.response.value - slot, float(np.hypot(parts.response.standard_error, numerical))
+        ),
+    }
+
+
+def _signed_error(
+    model: MLP, prompts: Float[Array, "prompts d"], responses: Float[Array, "prompts k"]
+) -> Float[Array, "prompts k"]:
+    return responses - model(prompts)[:, None]
+
+
+def residual_moments() -> tuple[float, float]:
+    """E u^2 and E u^4 of a response's distance u from its centre."""
+    offsets, noise = TOY.offsets, TOY.scales
+    second = offsets**2 + noise**2
+    fourth = offsets**4 + 6 * offsets**2 * noise**2 + 3 * noise**4
+    return float(TOY.weights @ second), float(TOY.weights @ fourth)
+
+
+def grid_losses(
+    key: PRNGKeyArray, n: int, model: MLP, prompts: ClusteredPrompts, sharing: float, ranked: float = 0.0
+) -> Float[Array, "n 16"]:
+    """The squared losses of all cells of n clusters."""
+    variants, responses = sample(key, n, prompts, sharing, ranked)
+    losses = squared_loss(model, variants.reshape(n * SIDE, -1), responses.reshape(n * SIDE, SIDE))
+    return losses.reshape(n, SIDE**2)
+
+
+def pilot_losses(
+    key: PRNGKeyArray, config: Config, model: MLP, prompts: ClusteredPrompts, sharing: float
+) -> Float[Array, "clusters 16"]:
+    """The losses of one pilot of whole grids."""
+    return grid_losses(key, config.pilot_clusters, model, prompts, sharing)
+
+
+def mean_losses(
+    key: PRNGKeyArray, config: Config, model: MLP, prompts: ClusteredPrompts, sharing: float, ranked: float
+) -> Float[Array, " designs"]:
+    """The mean loss of every design on the same clusters."""
+    grid_key, cell_key = jax.random.split(key)
+    losses = grid_losses(grid_key, config.n_clusters, model, prompts, sharing, ranked)
+    taken = jnp.take_along_axis(losses[None], cells(cell_key, config.n_clusters), axis=2)
+    return jnp.mean(taken, axis=(1, 2))  # cells that are repeated are so equally often
+
+
+def at(
+    variants: Float[Array, "n 4 d"],
+    responses: Float[Array, "n 4 4"],
+    taken: Int[Array, "n 16"],
+    cluster: Int[Array, "steps batch"],
+    which: Int[Array, "steps batch"],
+) -> Sample:
+    """The pairs of prompt and response in cell number `which` of those taken of a cluster."""
+    cell = taken[cluster, which]
+    return Sample(variants[cluster, cell // SIDE], responses[cluster, cell // SIDE, cell % SIDE][..., None])
+
+
+def trained_nll(
+    key: PRNGKeyArray,
+    config: Config,
+    prompts: ClusteredPrompts,
+    sharing: float,
+    which: int,
+    pairs: int,
+    clusters: int,
+) -> dict[str, Float[Array, ""]]:
+    """Test NLL of a network trained on `pairs` cells of design number `which` in each of the first `clusters`.
+
+    All designs share one program, and with the same key also grids, network and held-out sets.
+    """
+    grid_key, cell_key, batch_key, held_out_key, init_key, test_key = jax.random.split(key, 6)
+    n, recipe = config.learner_clusters, config.recipe
+    variants, responses = sample(grid_key, n, prompts, sharing)
+    row = jax.random.randint(batch_key, (recipe.steps, config.batch), 0, clusters * pairs)
+    batches = at(variants, responses, cells(cell_key, n)[which], row // pairs, row % pairs)
+    fresh = TOY.sample_prompts(held_out_key, 100)
+    validation = Sample(fresh, TOY.sample_responses(jax.random.fold_in(held_out_key, 0), fresh, 16)[0])
+    fitted = fit(
+        MDN(init_key),
+        lambda model, batch: jnp.mean(mdn_nll(model, *batch)),
+        recipe,
+        batches,
+        validate=lambda model: jnp.mean(mdn_nll(model, *validation)),
+    )
+    test = shifted(jnp.asarray(sobol_prompts(128), variants.dtype), test_key)
+    return {name: judge(getattr(fitted, name), test)["nll"] for name in RECIPES}
+
+
+def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
+    """Corpora on both sides of each comparison against the exact law, pilots, ranked slots, and trained networks."""
+    corpus_key, pilot_key, ranked_key, learner_key = subkeys(key, 4)
+    corpora = {}
+    with jax.enable_x64(True):
+        model = reference_network()
+        for i, (name, corpus) in enumerate(CORPORA.items()):
+            exact = exact_components(model, corpus, config.points)
+            prompts = ClusteredPrompts(SIDE, corpus.similarity)
+            means = sweep.replicates(
+                f"corpus/{name}",
+                mean_losses,
+                jax.random.fold_in(corpus_key, i),
+                config.replicates,
+                config,
+                model,
+                prompts,
+                corpus.sharing,
+                0.0,
+                block=64,
+            )
+            losses = sweep.replicates(
+                f"pilots/{name}",
+                pilot_losses,
+                jax.random.fold_in(pilot_key, i),
+                config.pilots,
+                config,
+                model,
+                prompts,
+                corpus.sharing,
+                block=64,
+            )
+            corpora[name] = {
+                "similarity": corpus.similarity,
+                "sharing": corpus.sharing,
+                "components": {part: intervals.with_error(value) for part, value in exact.items()},
+                "pilots": _judge_pilots(losses.reshape(*losses.shape[:-1], SIDE, SIDE)),
+                **_summarise(config, {part: value.value for part, value in exact.items()}, means),
+            }
+        duplicates = CORPORA["duplicates"]
+        means = sweep.replicates(
+            "ranked",
+            mean_losses,
+            ranked_key,
+            config.replicates,
+            config,
+            model,
+            ClusteredPrompts(SIDE, duplicates.similarity),
+            duplicates.sharing,
+            1.0,
+            block=64,
+        )
+        truth = decompose(squared_loss, model, TOY, points=config.points).mean.value
+    best = bkon_law(
+        TOY, np.zeros((1, TOY.prompt_dim)), SIDE, 1
+    )  # about a centre of 0, where u is the response
+    ranked = {
+        "truth": truth,
+        "bias": {name: intervals.mean(means[:, i] - truth) for i, name in enumerate(DESIGNS)},
+        "exact": float(best.moments(best.responses**2).bias[0]),
+    }
+    return {
+        "n_clusters": config.n_clusters,
+        "replicates": config.replicates,
+        "coefficients": {name: coefficients(name) for name in DESIGNS},
+        "corpora": corpora,
+        "ranked": ranked,
+        "learner": _train(config, learner_key, sweep),
+    }
+
+
+def _summarise(config: Config, components: dict[str, float], means: np.ndarray) -> dict[str, Any]:
+    """M times each design's variance beside its exact value, and the ratios of pairs of designs."""
+    exact = np.array([law(name, components) for name in DESIGNS])
+    squares = config.n_clusters * (means - means.mean(0)) ** 2
+    variance = squares.sum(0) / (len(means) - 1)
+    errors = squares.std(0, ddof=1) / np.sqrt(len(means))
+
+    def ratio(first: str, second: str) -> dict[str, float]:
+        """The designs share their clusters, so that their variances are correlated."""
+        a, b = DESIGNS.index(first), DESIGNS.index(second)
+        value = float(variance[a] / variance[b])
+        log_error = float(
+            np.std(squares[:, a] / variance[a] - squares[:, b] / variance[b], ddof=1) / np.sqrt(len(means))
+        )
+        half = normal_quantile() * log_error
+        return {
+            "estimate": value,
+            "low": value * float(np.exp(-half)),
+            "high": value * float(np.exp(half)),
+            "exact": float(exact[a] / exact[b]),
+        }
+
+    return {
+        "variance": {"estimate": variance, "standard_error": errors, "exact": exact},
+        "over_explicit": {name: ratio(name, "explicit") for name in DESIGNS},
+        "implicit_over": {name: ratio("implicit", name) for name in FOUR if name != "implicit"},
+        "explicit_over_same": ratio("explicit", "same"),
+    }
+
+
+def _judge_pilots(losses: np.ndarray) -> dict[str, Any]:
+    """Means over pilots of the components that mean squares give, of losses (pilots, clusters, variants, slots)."""
+    rows = table_mean_squares(losses)
+    columns = table_mean_squares(np.swapaxes(losses, -1, -2))
+    squares = (SIDE * rows.between.value, SIDE * columns.between.value, rows.response.value)
+    v, j, e = (square.mean(-1) for square in squares)
+    found = crossed_components(Squares(v, j, e, np.nan), SIDE, SIDE, 1)
+    grid = SIDE**2 * losses.mean((-1, -2)).var(-1, ddof=1)
+    parts = {"g": (grid - v - j + e) / SIDE**2, "v": found.prompt, "j": found.judge, "e": found.response}
+    return {name: intervals.mean(values) for name, values in parts.items()}
+
+
+def _train(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
+    """Excess test NLL by design over explicit's, where variants are near-duplicates and where they are not."""
+    entropy, n = true_nll(), config.learner_clusters
+    runs = {name: (i, size(name), n) for i, name in enumerate(DESIGNS)}
+    runs["full at equal pairs"] = (DESIGNS.index("full"), SIDE**2, n // SIDE)
+    corpora = {}
+    for i, name in enumerate(("duplicates", "apart")):
+        corpus = CORPORA[name]
+        prompts = ClusteredPrompts(SIDE, corpus.similarity)
+        found = sweep.grid(
+            trained_nll,
+            jax.random.fold_in(key, i),
+            config.learner_replicates,
+            {
+                f"learner/{name}/{design}": (config, prompts, corpus.sharing, *how)
+                for design, how in runs.items()
+            },
+            block=2,
+        )
+        corpora[name] = {
+            recipe: _compare({design: found[f"learner/{name}/{design}"][recipe] - entropy for design in runs})
+            for recipe in RECIPES
+        }
+    return {
+        "clusters": n,
+        "pairs": SIDE * n,
+        "steps": config.recipe.steps,
+        "batch": config.batch,
+        "replicates": config.learner_replicates,
+        "corpora": corpora,
+    }
+
+
+def _compare(excess: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Mean excess NLL of every design, and ratios of means of pairs that share their runs."""
+
+    def ratio(first: str, second: str) -> dict[str, Any]:
+        both = np.stack([excess[first], excess[second]], axis=-1)
+        return intervals.bootstrap(
+            both, lambda runs: runs[..., 0].mean(-1) / runs[..., 1].mean(-1), vectorized=True
+        )
+
+    return {
+        "mean": {name: intervals.mean(values) for name, values in excess.items()},
+        "over_explicit": {name: ratio(name, "explicit") for name in excess},
+        "same_over_implicit": ratio("same", "implicit"),
+        "explicit_over_same": ratio("explicit", "same"),
+        "full_over_implicit": {name: ratio(name, "implicit") for name in excess if name.startswith("full")},
+    }
+
+
+def predictions(result: dict[str, Any]) -> list[Prediction]:
+    """Claim 5 on clusters of near-duplicates: variances, components, and trained networks."""
+    corpora = result["corpora"]
+    duplicates = corpora["duplicates"]
+    where = "near-duplicate variants"
+
+    def side(exact: float) -> Relation:
+        return below(1.0) if exact < 1 else above(1.0)
+
+    found = [
+        Prediction(
+            "lattice.implicit-over-explicit",
+            5,
+            f"variance, 4 variants with a response each / 1 prompt with 4 responses, {where}",
+            read(duplicates["over_explicit"]["implicit"]),
+            below(1.0),
+            Role.PRIMARY,
+            note=f"exact {duplicates['over_explicit']['implicit']['exact']:.4f}",
+        ),
+        Prediction(
+            "lattice.same-over-explicit",
+            5,
+            f"variance, 4 variants with one response / 1 prompt with 4 responses, {where}",
+            read(duplicates["over_explicit"]["same"]),
+            above(1.0),
+            Role.PRIMARY,
+            note=f"the negative control: exact {duplicates['over_explicit']['same']['exact']:.4f}",
+        ),
+        *_trained(result["learner"]),
+        _law(corpora),
+    ]
+    for name, corpus in corpora.items():
+        v, j = (corpus["components"][part]["estimate"] for part in ("v", "j"))
+        others = corpus["implicit_over"]
+        found.append(
+            Prediction(
+                f"lattice.implicit-best.{name}",
+                5,
+                f"variance, implicit / the best other design of four cells, V_j = {j / v:.2g} V_v",
+                _largest(others),
+                below(1.0),
+                Role.LIMIT,
+                note="simultaneous limits; exact "
+                + ", ".join(f"{design} {cell['exact']:.3f}" for design, cell in others.items()),
+            )
+        )
+        for label, words, cell in (
+            ("hybrid-over-explicit", "hybrid / explicit", corpus["over_explicit"]["hybrid"]),
+            ("explicit-over-same", "explicit / same", corpus["explicit_over_same"]),
+        ):
+            found.append(
+                Prediction(
+                    f"lattice.{label}.{name}",
+                    5,
+                    f"variance, {words}, V_j = {j / v:.2g} V_v",
+                    read(cell),
+                    side(cell["exact"]),
+                    Role.LIMIT,
+                    note=f"exact {cell['exact']:.4f}",
+                )
+            )
+        for part, cell in corpus["pilots"].items():
+            exact = {name: value["estimate"] for name, value in corpus["components"].items()}
+            found.append(
+                Prediction(
+                    f"lattice.pilot.v-{part}.{name}",
+                    5,
+                    f"V_{part} from the mean squares of pilots, mean, V_j = {j / v:.2g} V_v",
+                    read(cell),
+                    equals(exact[part], absolute=_COMPONENT_MARGIN * sum(exact.values())),
+                    Role.LIMIT,
+                    note="the margin is 0.5 % of the sum of the components",
+                )
+            )
+    ranked = result["ranked"]
+    for name in ("explicit", "implicit", "same"):
+        exact = ranked["exact"] if name == "same" else 0.0
+        found.append(
+            Prediction(
+                f"lattice.ranked-bias.{name}",
+                5,
+                f"bias of the mean loss where slot 0 holds the best reward, {name}",
+                read(ranked["bias"][name]),
+                equals(exact, absolute=_LAW_MARGIN * abs(ranked["exact"])),
+                Role.LIMIT,
+                note="a fixed slot adds a bias that no variance shows",
+            )
+        )
+    return found
+
+
+def _trained(learner: dict[str, Any]) -> list[Prediction]:
+    """The designs' excess NLL after training, at equal pairs and at equal steps."""
+    near, apart = learner["corpora"]["duplicates"], learner["corpora"]["apart"]
+    found = []
+    for recipe, label in RECIPES.items():
+        rows = near[recipe]
+        note = ", ".join(f"{name} {cell['estimate']:.3f}" for name, cell in rows["mean"].items()) + " nats"
+        for name, words, cell, relation, role in (
+            (
+                "implicit-over-explicit",
+                "implicit / explicit",
+                rows["over_explicit"]["implicit"],
+                below(1 + _SMALL),
+                Role.PRIMARY,
+            ),
+            ("same-over-implicit", "same / implicit", rows["same_over_implicit"], above(1.0), Role.PRIMARY),
+            (
+                "hybrid-over-explicit",
+                "hybrid / explicit",
+                rows["over_explicit"]["hybrid"],
+                below(1 + _SMALL),
+                Role.LIMIT,
+            ),
+            (
+                "full-over-implicit.equal-steps",
+                "full (4 times the pairs) / implicit, equal steps",
+                rows["full_over_implicit"]["full"],
+                below(1.0),
+                Role.LIMIT,
+            ),
+            (
+                "full-over-implicit.equal-pairs",
+                "full (a quarter of the clusters) / implicit, equal pairs",
+                rows["full_over_implicit"]["full at equal pairs"],
+                above(1.0),
+                Role.LIMIT,
+            ),
+            (
+                "explicit-over-same.apart",
+                "explicit / same, variants far apart (V_j < V_v)",
+                apart[recipe]["explicit_over_same"],
+                above(1.0),
+                Role.LIMIT,
+            ),
+        ):
+            found.append(
+                Prediction(
+                    f"lattice.trained.{name}.{recipe}",
+                    5,
+                    f"excess test NLL, {words}, {label}",
+                    read(cell),
+                    relation,
+                    role,
+                    note="" if name.endswith("apart") else note,
+                )
+            )
+    return found
+
+
+def _law(corpora: dict[str, Any]) -> Prediction:
+    """All measured variances against the law, with limits that hold for all of them at once."""
+    value, error, exact = (
+        np.concatenate([np.asarray(c["variance"][part], float) for c in corpora.values()])
+        for part in ("estimate", "standard_error", "exact")
+    )
+    distance, half = np.abs(value / exact - 1), error / exact * normal_quantile(1 - 0.05 / len(value))
+    return Prediction(
+        "lattice.law",
+        5,
+        f"largest distance of {len(value)} measured variances from the crossed law, relative",
+        Estimate(
+            float(distance.max()), float(np.maximum(distance - half, 0).max()), float((distance + half).max())
+        ),
+        below(_LAW_MARGIN),
+        Role.LIMIT,
+        note=f"every design and corpus; simultaneous limits; largest |z| {np.max(np.abs(value - exact) / error):.1f}",
+    )
+
+
+def _largest(ratios: dict[str, dict[str, float]]) -> Estimate:
+    """The largest of several ratios, with limits that hold for all of them at once."""
+    scale = normal_quantile(1 - 0.05 / len(ratios)) / normal_quantile()
+    logs = np.log([[cell["estimate"], cell["low"], cell["high"]] for cell in ratios.values()])
+    low, high = (logs[:, 0] + scale * (logs[:, i] - logs[:, 0]) for i in (1, 2))
+    return Estimate(*(float(np.exp(ends.max())) for ends in (logs[:, 0], low, high)))
