@@ -516,9 +516,8 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                     5,
                     f"V_{part} from the mean squares of pilots, mean, V_j = {j / v:.2g} V_v",
                     read(cell),
-                    equals(exact[part], absolute=_COMPONENT_MARGIN * sum(exact.values())),
+                    _close(exact[part], sum(exact.values())),
                     Role.LIMIT,
-                    note="the margin is 0.5 % of the sum of the components",
                 )
             )
     ranked = result["ranked"]
@@ -545,6 +544,7 @@ def _trained(learner: dict[str, Any]) -> list[Prediction]:
     for recipe, label in RECIPES.items():
         rows = near[recipe]
         note = ", ".join(f"{name} {cell['estimate']:.3f}" for name, cell in rows["mean"].items()) + " nats"
+        note += "; training follows the components of the gradient, which are not those of the loss"
         for name, words, cell, relation, role in (
             (
                 "implicit-over-explicit",
@@ -595,6 +595,13 @@ def _trained(learner: dict[str, Any]) -> list[Prediction]:
                 )
             )
     return found
+
+
+def _close(component: float, total: float) -> Relation:
+    """The margin of the variances, or, of a component that is next to nothing, a share of the sum of the components."""
+    if _LAW_MARGIN * component > _COMPONENT_MARGIN * total:
+        return equals(component, relative=_LAW_MARGIN)
+    return equals(component, absolute=_COMPONENT_MARGIN * total)
 
 
 def _law(corpora: dict[str, Any]) -> Prediction:

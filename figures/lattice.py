@@ -62,13 +62,7 @@ def _variances(ax: Axes, corpora: dict[str, Any]) -> None:
 def _row(ax: Axes, cells: dict[str, Any], shift: float, look: dict[str, Any]) -> None:
     names = [name for name in _ROWS if name in cells]
     y = np.array([list(_ROWS).index(name) for name in names]) + shift
-    value, low, high = (
-        np.array([cells[name][part] for name in names]) for part in ("estimate", "low", "high")
-    )
-    errors = np.clip([value - low, high - value], 0.0, None)
-    ax.errorbar(
-        value, y, xerr=errors, capsize=1.8, elinewidth=0.9, capthick=0.9, **look | {"linestyle": "none"}
-    )
+    style.interval_rows(ax, y, [cells[name] for name in names], **look)
 
 
 def _axis(ax: Axes) -> None:

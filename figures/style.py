@@ -154,6 +154,16 @@ def interval(ax: Axes, x: Any, value: Any, low: Any, high: Any, **style: Any) ->
     ax.errorbar(x, value, errors, capsize=1.8, elinewidth=0.9, capthick=0.9, **style)
 
 
+def interval_rows(ax: Axes, y: Any, cells: list[dict[str, Any]], **look: Any) -> None:
+    """Stored numbers with their intervals along the horizontal axis, one at each height, not joined."""
+    value, low, high = (
+        np.array([cell[part] for cell in cells], float) for part in ("estimate", "low", "high")
+    )
+    errors = np.clip([value - low, high - value], 0.0, None)
+    look["linestyle"] = "none"
+    ax.errorbar(value, y, xerr=errors, capsize=1.8, elinewidth=0.9, capthick=0.9, **look)
+
+
 def limits(cell: dict[str, Any]) -> tuple[float, float]:
     """The ends of a stored number's 95 % interval: its own, or the normal ones of its standard error."""
     if "low" in cell:
