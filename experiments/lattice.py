@@ -25,7 +25,16 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from experiments.harness import intervals
 from experiments.harness.statements import Prediction, Relation, Role, above, below, equals, read
-from experiments.shared.mdn_training import RECIPES, TOY, Sample, judge, shifted, sobol_prompts, true_nll
+from experiments.shared.mdn_training import (
+    RECIPES,
+    STEPS,
+    TOY,
+    Sample,
+    judge,
+    shifted,
+    sobol_prompts,
+    true_nll,
+)
 from experiments.shared.reference_network import reference_network
 from experiments.shared.training import Recipe, fit
 from mrtsim.distributions.clustered import ClusteredPrompts
@@ -541,7 +550,7 @@ def _trained(learner: dict[str, Any]) -> list[Prediction]:
     """The designs' excess NLL after training, at equal pairs and at equal steps."""
     near, apart = learner["corpora"]["duplicates"], learner["corpora"]["apart"]
     found = []
-    for recipe, label in RECIPES.items():
+    for recipe, label in STEPS.items():
         rows = near[recipe]
         note = ", ".join(f"{name} {cell['estimate']:.3f}" for name, cell in rows["mean"].items()) + " nats"
         note += "; training follows the components of the gradient, which are not those of the loss"

@@ -38,6 +38,7 @@ TOY = GaussianModes()
 RULE = panels(6, 6, 5.0)
 PAPER = Recipe()
 RECIPES = {"last": "as published (last step)", "best": "at the best validation step"}
+STEPS = RECIPES | {"last": "at the last step"}  # of a recipe that is not the published one
 
 
 @dataclass(frozen=True)
