@@ -265,9 +265,12 @@ def _rows(
 def _of_numbers(loss: Floats, prompt_of: Ints) -> tuple[Floats, Floats, Floats]:
     """Counts, means and squares within, in two passes from the mean outwards: losses far from zero lose no digits."""
     counts, centre = np.bincount(prompt_of).astype(np.float64), float(loss.mean())
-    means = np.bincount(prompt_of, weights=loss - centre) / counts
-    residuals = loss - centre - means[prompt_of]
-    within = np.bincount(prompt_of, weights=residuals**2).astype(np.float64, copy=False)
+    residuals = loss - centre  # in place from here on: it may be most of the memory
+    means = np.bincount(prompt_of, weights=residuals) / counts
+    residuals -= means[prompt_of]
+    within = np.bincount(prompt_of, weights=np.square(residuals, out=residuals)).astype(
+        np.float64, copy=False
+    )
     return counts, means + centre, within
 
 
@@ -301,11 +304,11 @@ def finite_losses(losses: Any, name: str = "losses") -> Floats:
         raise InputError(f"{name} must be numbers, one per response: {error}") from None
     if loss.size == 0:
         raise InputError("the pilot is empty: give the losses of two or more prompts")
-    bad = np.flatnonzero(~np.isfinite(loss))
-    if bad.size:
+    largest = max(float(loss.max()), -float(loss.min()))
+    if not np.isfinite(largest):
+        bad = np.flatnonzero(~np.isfinite(loss))
         place = ", ".join(str(i) for i in np.unravel_index(bad[0], loss.shape))
         raise InputError(f"{name}[{place}] is {loss.flat[bad[0]]}: every loss must be a finite number")
-    largest = float(np.abs(loss).max())
     if largest > LARGEST:
         raise InputError(f"a loss of {largest:.3g} is too large to square: divide all losses by a constant")
     return loss
@@ -327,6 +330,8 @@ def codes(labels: Any, rows: int, name: str, unit: str) -> tuple[Ints, pa.Array]
 
     from mrtsim.tables.arrow_columns import as_arrow, as_numpy  # without the import of pandas
 
+    if isinstance(labels, np.ndarray) and labels.shape == (rows,) and _numbered(labels):
+        return labels, as_arrow(np.arange(int(labels.max()) + 1))
     try:
         if hasattr(labels, "__arrow_c_stream__") or hasattr(labels, "__arrow_c_array__"):
             column = pa.chunked_array(labels)
@@ -352,6 +357,13 @@ def codes(labels: Any, rows: int, name: str, unit: str) -> tuple[Ints, pa.Array]
         raise InputError(f"{name} has a missing label: every {unit} needs one")
     encoded = column.dictionary_encode()
     return as_numpy(encoded.indices).astype(np.int64), encoded.dictionary
+
+
+def _numbered(labels: NDArray[Any]) -> bool:
+    """Whether labels are 0, 1, ... in order of first appearance already, as those of files are."""
+    if labels.dtype != np.int64 or not labels.size or labels[0] != 0 or labels.min() < 0:
+        return False
+    return bool((labels[1:] <= np.maximum.accumulate(labels)[:-1] + 1).all())
 
 
 def _comparable(column: pa.Array | pa.ChunkedArray) -> Any:

@@ -110,13 +110,17 @@ class ArrowColumn:
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
             raise Wrong(0, f"holds {kind}; expected one id per row, text or a number")
         array = self.array
-        if pa.types.is_string_view(kind):
-            array = array.cast(pa.large_string())
+        if is_text(kind):
+            array = array.cast(pa.large_string()) if pa.types.is_string_view(kind) else array
+            return labels.of_arrow(array, plain_text=self.plain_text)
         try:
             encoded = array.dictionary_encode()
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
             return self._python().labels(labels)
-        indices = as_numpy(encoded.indices, -1).astype(np.int64, copy=False)
+        indices = as_numpy(encoded.indices, -1)
+        if pa.types.is_integer(kind):
+            numbers = encoded.dictionary.cast(pa.string())
+            return np.append(labels.of_arrow(numbers, kind="whole number"), -1)[indices]
         # Float16 and float32 in their own shortest text: 0.1, not 0.10000000149011612.
         narrow = {pa.float16(): np.float16, pa.float32(): np.float32}.get(kind)
         values = (
@@ -176,6 +180,20 @@ def as_arrow(values: NDArray[Any]) -> Any:
         return pa.Array.from_buffers(pa.bool_(), len(values), [None, bits])
     kind = {np.dtype(np.int32): pa.int32(), np.dtype(np.int64): pa.int64()}[values.dtype]
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def as_binary(texts: Sequence[str]) -> Any:
+    """Text as a binary Arrow array, whatever JSON's escapes made of it."""
+    joined = "".join(texts)
+    if joined.isascii():
+        data, sizes = joined.encode(), np.fromiter(map(len, texts), np.int64, len(texts))
+    else:
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        data, sizes = b"".join(encoded), np.fromiter(map(len, encoded), np.int64, len(texts))
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    return pa.Array.from_buffers(
+        pa.large_binary(), len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    )
 
 
 def valid(array: Any) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
@@ -21,7 +21,7 @@ from mrtsim.tables import chunks, paths
 from mrtsim.tables.columns import PythonColumn
 from mrtsim.tables.cut import cut_cell, is_whole
 from mrtsim.tables.format import Format, Records, Write
-from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed, whole_lines
+from mrtsim.tables.sources import BYTE_ORDER_MARK, ahead, compressed, whole_lines
 
 ROWS_AT_ONCE = 4096
 # Bytes from which on a file is worth the import of pyarrow.
@@ -93,13 +93,16 @@ class CsvFormat(Format):
         skip = len("".join(header).encode())
         with self.file.open() as file:
             blocks = whole_lines(file)
-            for block in blocks:
-                block, skip = block[skip:], 0
+            first = next(blocks, b"")[skip:]
+            stopped = False
+
+            def parsed(block: bytes) -> Any:
+                """A table; None where it is not simple."""
+                quotes = None if stopped else self._simple_quotes(block)
+                if quotes is None:
+                    return None
                 try:
-                    quotes = self._simple_quotes(block)
-                    if quotes is None:
-                        raise pa.ArrowInvalid
-                    table = pyarrow.csv.read_csv(
+                    return pyarrow.csv.read_csv(
                         pa.BufferReader(block or b"\n"),
                         read_options=pyarrow.csv.ReadOptions(
                             column_names=names, use_threads=False, block_size=len(block) + 1
@@ -110,10 +113,16 @@ class CsvFormat(Format):
                         convert_options=texts,
                     )
                 except (pa.ArrowInvalid, pa.ArrowKeyError):
-                    yield from self._records_of_lines(names, block, blocks)
-                    return
-                if table.num_rows:
-                    yield ArrowRecords(table, plain_text=True)
+                    return None
+
+            with closing(ahead(chain([first], blocks), parsed)) as pairs:
+                for block, table in pairs:
+                    if table is None:
+                        stopped = True
+                        yield from self._records_of_lines(names, block, (rest for rest, _ in pairs))
+                        return
+                    if table.num_rows:
+                        yield ArrowRecords(table, plain_text=True)
 
     def _simple_quotes(self, block: bytes) -> bool | None:
         """Whether whole lines have quotes; None where they are more than marks around whole fields on one line.

@@ -74,8 +74,9 @@ class ParquetFormat(Format):
                 raise self.file.error("has columns but no rows")
             groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
             size = sum(group.total_byte_size for group in groups) / meta.num_rows
-            rows = max(1, min(chunks.ROWS, int(4 * chunks.BYTES / (size + 1))))
             names = None if copies or columns is None else list(columns)
+            most = chunks.ROWS if names is None else 4 * chunks.ROWS  # few columns: fewer, larger pieces
+            rows = max(1, min(most, int(4 * chunks.BYTES / (size + 1))))
             for batch in parquet.iter_batches(rows, columns=names):
                 batch.validate(full=True)  # text that is no UTF-8
                 yield ArrowRecords(batch)

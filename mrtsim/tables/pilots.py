@@ -94,7 +94,7 @@ def read_pilot(
         missing_ids=missing_ids,
     )
     prompts = data.ids["prompt"]
-    if len(prompts.names) > 1 and len(prompts.names) == len(prompts.codes):
+    if 1 < prompts.count == len(prompts.codes):
         raise data.reader.tables[0].file.error(
             "every prompt has one response, so the spread between responses is not in the data; "
             f"is the list of losses nested in another column, or the prompt column {prompt_column!r} unique per row?"
@@ -119,7 +119,7 @@ def _positions(data: ColumnData) -> dict[str, NDArray[np.int64]]:
     prompts = data.ids["prompt"]
     if data.layout != "prompts":
         return {}
-    n, rows = len(prompts.names), len(prompts.codes)
+    n, rows = prompts.count, len(prompts.codes)
     k = rows // n
     if rows != n * k or np.any(prompts.codes != np.repeat(np.arange(n), k)):
         return {}
@@ -128,7 +128,7 @@ def _positions(data: ColumnData) -> dict[str, NDArray[np.int64]]:
 
 def _one_group_each(data: ColumnData) -> None:
     prompts, groups = data.ids["prompt"], data.ids["group"]
-    group_of = np.full(len(prompts.names), -1, np.int64)
+    group_of = np.full(prompts.count, -1, np.int64)
     group_of[prompts.codes[::-1]] = groups.codes[::-1]  # the first row of a prompt wins
     strays = np.flatnonzero(group_of[prompts.codes] != groups.codes)
     if strays.size:

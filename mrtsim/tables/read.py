@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from mrtsim.errors import InputError
 from mrtsim.tables.formats import Tables, open_tables
 from mrtsim.tables.reader import Kind, Layout, MissingIds, Places, Reader, Wanted
+from mrtsim.tables.values import Labels
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,21 @@ class Ids:
 
     Attributes:
         codes: which id each response has: 0, 1, ... in the order in which they first appear, (rows,).
-        names: the ids as text, by code.
+        count: how many ids there are.
+        labels: of the reading.
+        present: numbers in `labels` of the ids that are left; None where all are.
     """
 
     codes: NDArray[np.int64]
-    names: list[str]
+    count: int
+    labels: Labels = field(repr=False)
+    present: NDArray[np.int64] | None = field(default=None, repr=False)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The ids as text, by code."""
+        names = self.labels.names
+        return names if self.present is None else [names[i] for i in self.present.tolist()]
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ def read_columns(
     ]
     optional = optional_ids or {}
     wanted += [Wanted(role, column, "id", required=False, named=False) for role, column in optional.items()]
-    reader = Reader(open_tables(source, format), wanted, layout, missing_ids=missing_ids)
+    reader = Reader(open_tables(source, format), wanted, layout, missing_ids=missing_ids, late_ids=True)
     parts: dict[str, list[NDArray[Any]]] = {w.role: [] for w in reader.roles}
     places, partial = Places(), set[str]()
     for batch in reader.batches():
@@ -125,11 +137,11 @@ def read_columns(
             if role in parts and (role not in batch.ids or (batch.ids[role] < 0).any())
         }
         places.add(batch)
-    joined = {role: np.concatenate(pieces) for role, pieces in parts.items() if role not in partial}
+    joined = {role: _joined(pieces) for role, pieces in parts.items() if role not in partial}
     if not len(next(iter(joined.values()))):
         raise reader.tables[0].file.error("no row is left: every one misses an id")
     return ColumnData(
-        {role: _ids(joined[role], labels.names) for role, labels in reader.labels.items() if role in joined},
+        {role: _ids(joined[role], labels) for role, labels in reader.labels.items() if role in joined},
         {w.role: joined[w.role] for w in reader.roles if w.kind == "number"},
         {w.role: joined[w.role] for w in reader.roles if w.kind == "vector"},
         reader.layout or "rows",
@@ -140,13 +152,26 @@ def read_columns(
     )
 
 
-def _ids(codes: NDArray[np.int64], names: list[str]) -> Ids:
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """One array of all parts, which go on the way so that memory does not hold all twice."""
+    whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.result_type(*parts))
+    stop = len(whole)
+    while parts:
+        part = parts.pop()
+        whole[stop - len(part) : stop] = part
+        stop -= len(part)
+    return whole
+
+
+def _ids(codes: NDArray[np.int64], labels: Labels) -> Ids:
     """The ids that are left, without gaps where rows were dropped."""
-    present = np.bincount(codes, minlength=len(names)) > 0
-    if not present.all():
-        codes = (np.cumsum(present) - 1)[codes]
-        names = [name for name, there in zip(names, present.tolist(), strict=True) if there]
-    return Ids(codes, names)
+    codes = labels.settled(codes)
+    present = np.zeros(len(labels), bool)
+    present[codes] = True
+    if present.all():
+        return Ids(codes, len(labels), labels)
+    left = np.flatnonzero(present)
+    return Ids((np.cumsum(present) - 1)[codes], len(left), labels, left)
 
 
 def _same_width(

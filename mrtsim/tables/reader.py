@@ -13,6 +13,7 @@ from mrtsim.errors import InputError
 from mrtsim.tables import paths
 from mrtsim.tables.columns import Column
 from mrtsim.tables.format import Format, Records
+from mrtsim.tables.late_labels import LateLabels
 from mrtsim.tables.paths import Path
 from mrtsim.tables.pool_columns import PoolColumns
 from mrtsim.tables.values import LONGEST_SHOWN, Labels, Wrong, as_list, shown
@@ -78,6 +79,7 @@ class Reader:
         layout: one row per response ("rows") or per prompt ("prompts"); found out where it is None.
         pool_columns: lists to cut, which say that a row is a prompt.
         missing_ids: whether a row without an id is an error, or is dropped and counted.
+        late_ids: whether the numbers of ids may be provisional until all is read (`labels[role].settled`).
         labels: the ids of each role, filled while reading.
         dropped: rows that were dropped so far.
     """
@@ -87,6 +89,7 @@ class Reader:
     layout: Layout | None = None
     pool_columns: Sequence[str] = ()
     missing_ids: MissingIds = "error"
+    late_ids: bool = False
     labels: dict[str, Labels] = field(default_factory=dict)
     dropped: int = 0
 
@@ -102,7 +105,8 @@ class Reader:
 
     def reset(self) -> None:
         """Forget the ids of an earlier reading."""
-        self.labels = {w.role: Labels() for w in self.roles if w.kind == "id"}
+        new = LateLabels if self.late_ids else Labels
+        self.labels = {w.role: new() for w in self.roles if w.kind == "id"}
         self.dropped = 0
 
     @property
@@ -233,8 +237,10 @@ class Reader:
                 dropped |= row_ids[wanted.role] < 0
         if dropped.any():
             self._drop(dropped, row_ids, number, row)
-        rows = np.flatnonzero(~dropped)  # of the records that stay
-        sizes: NDArray[np.int64] | None = None if nested else np.ones(len(rows), np.int64)
+            rows = np.flatnonzero(~dropped)  # of the records that stay
+        else:
+            rows = np.arange(len(records))
+        sizes: NDArray[np.int64] | None = None if nested else np.broadcast_to(np.int64(1), len(rows))
         columns: dict[str, Any] = {}
         read = sorted((w for w in self.roles if w.kind != "id"), key=lambda w: not w.required)
         for wanted in (*read, *later):
@@ -279,8 +285,10 @@ class Reader:
             if wanted.required and (codes < 0).any():
                 index = int(at[np.argmax(codes < 0)])
                 raise self.error("no value; every response needs one", number, row + index, wanted.column)
-        full = np.zeros(len(records), np.int64)
-        full[rows] = sizes
+        full = sizes
+        if dropped.any():
+            full = np.zeros(len(records), np.int64)
+            full[rows] = sizes
         kinds = {w.role: w.kind for w in self.roles}
         return Batch(
             number,
@@ -426,7 +434,10 @@ class Places:
 
     def add(self, batch: Batch) -> None:
         """The responses of one more batch."""
-        self._batches.append((batch.file, batch.first_row, batch.sizes.astype(np.int32)))
+        sizes = batch.sizes.astype(np.int32)
+        if (sizes == 1).all():
+            sizes = np.broadcast_to(np.int32(1), len(sizes))  # which takes no memory
+        self._batches.append((batch.file, batch.first_row, sizes))
 
     def of(self, response: int) -> tuple[int, int]:
         """The file and the record of a response, counted from 0 over all batches."""

@@ -13,7 +13,9 @@ import tempfile
 import time
 import weakref
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +105,19 @@ def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
     rest = b"".join(waiting)
     if rest:
         yield rest
+
+
+def ahead(blocks: Iterator[bytes], work: Callable[[bytes], Any]) -> Generator[tuple[bytes, Any]]:
+    """Each block in order, and what other threads made of it meanwhile; a few blocks wait at most."""
+    with ThreadPoolExecutor(2) as pool:
+        waiting: deque[tuple[bytes, Future[Any]]] = deque()
+        for block in blocks:
+            waiting.append((block, pool.submit(work, block)))
+            if len(waiting) > 3:
+                block, done = waiting.popleft()
+                yield block, done.result()
+        for block, done in waiting:
+            yield block, done.result()
 
 
 @contextmanager

@@ -188,22 +188,49 @@ class Labels:
         kinds = set(map(type, values))
         if kinds == {str}:
             self.kinds.add("text")
-            codes = self.of_texts(values, len(values))
-            missing = [self._codes[m] for m in (MISSING_TEXT if plain_text else ("",)) if m in self._codes]
-            if missing:
-                codes[np.isin(codes, missing)] = -1
-            return codes
+            return self._of_present(values, plain_text)
         if kinds == {int}:
             self.kinds.add("whole number")
             return self.of_texts(map(str, values), len(values))
-        codes = np.empty(len(values), np.int64)
+        texts: dict[int, str] = {}
         for index, value in enumerate(values):
             text = id_text(value, plain_text=plain_text)
             if isinstance(text, Wrong):
                 raise Wrong(index, text.message)
-            codes[index] = -1 if text is None else self._codes[text]
             if text is not None:
+                texts[index] = text
                 self.kinds.add(_kind(value))
+        codes = np.full(len(values), -1, np.int64)
+        codes[list(texts)] = self.of_texts(texts.values(), len(texts))
+        return codes
+
+    def of_arrow(self, texts: Any, *, kind: str = "text", plain_text: bool = False) -> NDArray[np.int64]:
+        """Numbers of ids that stand as text in an Arrow array, -1 for a missing one.
+
+        Args:
+            texts: of a string type.
+            kind: of the values that they came from.
+            plain_text: as in `of`.
+        """
+        from mrtsim.tables.arrow_columns import as_numpy
+
+        if texts.null_count < len(texts):
+            self.kinds.add(kind)
+        encoded = texts.dictionary_encode()
+        codes = np.append(self._of_present(encoded.dictionary.to_pylist(), plain_text), -1)
+        return codes[as_numpy(encoded.indices, -1)]
+
+    def settled(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The final numbers for those that were given while reading."""
+        return codes
+
+    def _of_present(self, values: Sequence[str], plain_text: bool) -> NDArray[np.int64]:
+        """Numbers of texts, -1 for one that stands for a missing id."""
+        codes = self.of_texts(values, len(values))
+        absent = MISSING_TEXT if plain_text else ("",)
+        missing = [self._codes[text] for text in absent if text in self._codes]
+        if missing:
+            codes[np.isin(codes, missing)] = -1
         return codes
 
 

@@ -35,6 +35,17 @@ def test_sums_are_the_sums():
         assert sums.group_labels[int(group)].as_py() == int(label.split()[1]) // 3
 
 
+@pytest.mark.parametrize("prompts", [[0, 0, 1, 2, 1], [0, 2, 2, 1, 0], [1, 1, 0, 2, 2], [0, -1, -1, 1, 0]])
+def test_numbers_of_prompts_are_names_like_any_others(prompts):
+    """Whole numbers that count up from 0 need no table; the rest do."""
+    losses, prompts = np.arange(5.0) ** 2, np.array(prompts)
+    sums = mrt.PromptSums.of(losses, prompts)
+    assert sums.labels is not None
+    assert sums.labels.to_pylist() == list(dict.fromkeys(prompts.tolist()))
+    means = [losses[prompts == label].mean() for label in sums.labels.to_pylist()]
+    np.testing.assert_allclose(sums.means, means, rtol=1e-14)
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 def test_parts_merge_in_any_order(grouped):
     """Prompts that are split over parts count once; every order gives the estimate of the whole."""

@@ -700,4 +700,4 @@ def test_memory_does_not_grow_with_scattered_rows(tmp_path):
         measured += "; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
         done = subprocess.run([sys.executable, "-c", measured], check=True, capture_output=True, text=True)
         memory.append(int(done.stdout) / 1024)
-    assert memory[1] - memory[0] < 60, memory  # 145 MB more of text, 8 MB more of embeddings
+    assert memory[1] - memory[0] < 100, memory  # 145 MB more of text, 8 MB more of embeddings
