@@ -47,7 +47,7 @@ def add_reading(group: argparse._ArgumentGroup) -> None:
 
 
 def add_log(parser: argparse.ArgumentParser) -> None:
-    """`--log` with its `--filter`, `--metric` and `--higher-is-better`."""
+    """`--log` with its `--filter`, `--metric`, `--higher-is-better` and `--unscored`."""
     group = parser.add_argument_group("evaluation log")
     group.add_argument(
         "--log",
@@ -63,17 +63,22 @@ def add_log(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="whether a higher score is better (default); if not, the scores are the losses",
     )
+    group.add_argument(
+        "--unscored",
+        choices=("error", "drop"),
+        help="a response without a score: stop (default), or leave it out and say how many",
+    )
 
 
 def read_of_log(args: argparse.Namespace) -> Any:
     """The pilot of `--log`; None without it."""
     if args.log is None:
-        for name in ("filter", "metric", "higher_is_better"):
+        for name in ("filter", "metric", "higher_is_better", "unscored"):
             if getattr(args, name) is not None:
                 option = f"--{name.replace('_', '-')}"
                 raise InputError(f"{option} belongs to a log: say --log lm-eval, inspect or lighteval")
         return None
-    columns = ("prompt_column", "loss_column", "group_column", "judge_column", "vector_column")
+    columns = ("prompt_column", "loss_column", "judge_column", "vector_column")
     for name in (*columns, "layout", "format"):
         if getattr(args, name, None) != args.parser.get_default(name):
             raise InputError(f"--{name.replace('_', '-')} does not go with --log, which knows its columns")
@@ -84,7 +89,9 @@ def read_of_log(args: argparse.Namespace) -> Any:
         args.log,
         filter=args.filter,
         metric=args.metric,
+        group_column=args.group_column,
         higher_is_better=args.higher_is_better is not False,
+        unscored=args.unscored or "error",
     )
 
 

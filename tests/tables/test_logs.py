@@ -189,7 +189,7 @@ def test_inspect_with_several_scorers_and_keys(run, tmp_path):
             "value": {"tone": 0.5, "truth": sample["scores"]["match"]["value"] == "C"}
         }
     (tmp_path / "a.json").write_text(json.dumps(log))
-    assert "several scorers (match, judge.tone, judge.truth)" in run("a.json", "--log", "inspect", code=2)
+    assert "several metrics (match, judge.tone, judge.truth)" in run("a.json", "--log", "inspect", code=2)
     check(run("a.json", "--log", "inspect", "--metric", "judge.truth"))
     del log["samples"][5]["scores"]
     (tmp_path / "a.json").write_text(json.dumps(log))
