@@ -308,12 +308,13 @@ def _lm_eval(sources: Sources, group: str | None) -> Iterator[Answer]:
 
 
 def _lm_eval_model(results: Path) -> str:
-    """The model's name in the results that lm-eval writes beside its samples; empty where they are not there."""
+    """The model's name in the results that lm-eval writes beside its samples; empty where it is not known."""
     try:
         found = json.loads(results.read_text(encoding="utf-8"))
-        return str(found.get("model_name") or found.get("config", {}).get("model_args") or "")
-    except (OSError, ValueError, AttributeError):
+        name, arguments = str(found.get("model_name") or ""), json.dumps(found["config"].get("model_args"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
+    return name if name in arguments else ""  # a model without a name gets one at random in each run
 
 
 def _records(table: Format) -> Iterator[Mapping[str, Any]]:
