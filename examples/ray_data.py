@@ -3,9 +3,9 @@
     pip install 'mrtsim[ray]'
     python examples/ray_data.py pool/ --strategy dbkon -k 4 --out kept/
 
-A pilot: each block of rows becomes the sums of its prompts, and these merge in any order. A selection: all candidates of a
-prompt are brought together first, wherever they stand, and in the order of the shards, so that the workers keep what one
-process keeps.
+A pilot: each block of rows becomes the sums of its prompts, and these merge in any order. A selection: all candidates
+of a prompt are brought together first, wherever they stand, and in the order of the shards, so that the workers keep
+what one process keeps.
 """
 
 from __future__ import annotations
@@ -47,25 +47,21 @@ def _read(files: dict[str, np.ndarray], batch_size: int) -> Iterator[pa.Table]:
             row += batch.num_rows
 
 
-def pilot(rows: Any, prompt: str = "prompt_id", loss: str = "loss", group: str | None = None) -> mrt.PromptSums:
+def pilot(
+    rows: Any, prompt: str = "prompt_id", loss: str = "loss", group: str | None = None
+) -> mrt.PromptSums:
     """The sums of a pilot with one row per response; `mrt.estimate_components` takes them."""
     columns = [column for column in (prompt, loss, group) if column is not None]
     parts = rows.select_columns(columns).map_batches(
         partial(_sums, prompt=prompt, loss=loss, group=group), batch_format="pyarrow", batch_size=None
     )
-    return merged([pickle.loads(row["sums"]) for row in parts.iter_rows()])
+    first, *others = (pickle.loads(row["sums"]) for row in parts.iter_rows())
+    return first.merge(*others)
 
 
 def _sums(table: pa.Table, prompt: str, loss: str, group: str | None) -> pa.Table:
     groups = None if group is None else table[group]
     return pa.table({"sums": [pickle.dumps(mrt.PromptSums.of(table[loss], table[prompt], groups))]})
-
-
-def merged(parts: list[mrt.PromptSums]) -> mrt.PromptSums:
-    """The sums of all parts, merged in pairs, so that each is merged some times only."""
-    while len(parts) > 1:
-        parts = [a.merge(b) for a, b in zip(parts[::2], parts[1::2], strict=False)] + parts[len(parts) // 2 * 2 :]
-    return parts[0]
 
 
 def selected(rows: Any, strategy: str, k: int, columns: Any, buckets: int, **options: Any) -> Any:
@@ -100,7 +96,9 @@ def _keep(table: pa.Table, strategy: str, k: int, columns: Any, options: dict[st
 
 def main() -> None:
     """Print the pilot as JSON, and write the kept rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="of Parquet shards, one row per response")
     parser.add_argument("--prompt-column", default="prompt_id")
     parser.add_argument("--loss-column", default="loss", help="of the pilot")

@@ -74,8 +74,8 @@ from .selection.registry import register_strategy as register_strategy
 from .selection.registry import strategies as strategies
 from .selection.report import SelectionReport as SelectionReport
 from .selection.select import select as select
-from .selection.select_file import select_file as select_file
 from .selection.select_file import Columns as Columns
+from .selection.select_file import select_file as select_file
 from .selection.select_file import select_table as select_table
 from .success_counts import SuccessCounts as SuccessCounts
 from .success_counts import read_success_counts as read_success_counts

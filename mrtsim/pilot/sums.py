@@ -145,51 +145,68 @@ class PromptSums:
             distances=np.maximum(distances, 0),
         )
 
-    def merge(self, other: PromptSums) -> PromptSums:
-        """The sums of both parts together; a prompt of both counts once, with the responses of both.
+    def merge(self, *others: PromptSums) -> PromptSums:
+        """The sums of all parts together; a prompt of several counts once, with the responses of all.
 
-        Any order of merging gives the same estimate (to rounding, Chan, Golub and LeVeque 1983).
+        Any order of merging gives the same estimate (to rounding, Chan, Golub and LeVeque 1983). Many parts are merged
+        fastest in one call, which looks each prompt up once.
 
         Raises:
             InputError: the prompts have no names, one part has groups and the other has none, or a prompt is in two
                 groups.
         """
-        if self.labels is None or other.labels is None:
-            raise InputError("sums without prompt names cannot be merged: give `prompts` to PromptSums.of")
-        if (self.starts is None) != (other.starts is None):
-            raise InputError(
-                "one part has groups and the other has none: give groups for both, or for neither"
-            )
-        if (self.vectors, self.sketch, self.means.shape[:-1]) != (
-            other.vectors,
-            other.sketch,
-            other.means.shape[:-1],
-        ):
-            raise InputError("the parts hold vectors of different kinds or lengths: they cannot be merged")
-        labels, place = _union(self.labels, other.labels, "prompts")
-        mine, theirs = place[: self.counts.size], place[self.counts.size :]
-        counts, within = np.zeros((2, len(labels)))
-        means = np.zeros((*self.means.shape[:-1], len(labels)))
-        counts[mine], means[..., mine], within[mine] = self.counts, self.means, self.within
-        before, shift = counts[theirs], other.means - means[..., theirs]
-        counts[theirs] += other.counts
-        share = other.counts / counts[theirs]
-        means[..., theirs] += share * shift
-        within[theirs] += other.within + before * share * self.squared(shift)
+        parts = (self, *others)
+        for other in parts:
+            if other.labels is None:
+                raise InputError(
+                    "sums without prompt names cannot be merged: give `prompts` to PromptSums.of"
+                )
+            if (self.starts is None) != (other.starts is None):
+                raise InputError(
+                    "one part has groups and the other has none: give groups for both, or for neither"
+                )
+            if (self.vectors, self.sketch, self.means.shape[:-1]) != (
+                other.vectors,
+                other.sketch,
+                other.means.shape[:-1],
+            ):
+                raise InputError(
+                    "the parts hold vectors of different kinds or lengths: they cannot be merged"
+                )
+        labels, place = _union([part.labels for part in parts], "prompts")
+        counts = np.concatenate([part.counts for part in parts])
+        means = np.concatenate([part.means for part in parts], axis=-1)
+        within = np.concatenate([part.within for part in parts])
+        # from the mean of a prompt's first part outwards, so that what stands in one part alone stays as it is
+        merged = np.empty((*means.shape[:-1], len(labels)))
+        merged[..., place[::-1]] = means[..., ::-1]
+        shift = means - merged[..., place]
+        total = np.bincount(place, weights=counts)
+        for index in np.ndindex(means.shape[:-1]):
+            merged[index] += np.bincount(place, weights=counts * shift[index]) / total
+        within += counts * self.squared(means - merged[..., place])
         both = replace(
-            self, counts=counts, means=means, within=within, starts=None, labels=labels, group_labels=None
+            self,
+            counts=total,
+            means=merged,
+            within=np.bincount(place, weights=within),
+            starts=None,
+            labels=labels,
+            group_labels=None,
         )
-        if self.group_labels is None or other.group_labels is None:
+        if any(part.group_labels is None for part in parts):
             return both
-        group_labels, group_place = _union(self.group_labels, other.group_labels, "groups")
-        group_of = np.full(counts.size, -1)
-        group_of[mine] = group_place[: len(self.group_labels)][self.group_of]
-        new = group_place[len(self.group_labels) :][other.group_of]
-        strays = np.flatnonzero((group_of[theirs] >= 0) & (group_of[theirs] != new))
+        group_labels, group_place = _union([part.group_labels for part in parts], "groups")
+        starts = np.cumsum([0, *(len(part.group_labels or ()) for part in parts)])
+        group = np.concatenate(
+            [group_place[s:][part.group_of] for s, part in zip(starts, parts, strict=False)]
+        )
+        group_of = np.empty(len(labels), np.int64)
+        group_of[place[::-1]] = group[::-1]
+        strays = np.flatnonzero(group_of[place] != group)
         if strays.size:
-            name = repr(str(other.labels[int(strays[0])])[:60])
+            name = repr(str(labels[int(place[strays[0]])])[:60])
             raise InputError(f"prompt {name} is in one group in the first part and in another in the second")
-        group_of[theirs] = new
         return _in_groups(both, group_of, group_labels)
 
     def squared(self, values: Floats) -> Floats:
@@ -385,15 +402,16 @@ def _comparable(column: pa.Array | pa.ChunkedArray) -> Any:
     return column.cast(pa.float64()) if pa.types.is_floating(kind) else column
 
 
-def _union(left: pa.Array, right: pa.Array, name: str) -> tuple[pa.Array, Ints]:
-    """The labels of either part once, and the place of each label of both parts among them."""
+def _union(parts: Sequence[Any], name: str) -> tuple[pa.Array, Ints]:
+    """The labels of all parts once, and the place of each label of each part among them."""
     import pyarrow as pa
 
-    if left.type != right.type:
-        raise InputError(
-            f"{name} are {left.type} in one part and {right.type} in the other: use one type for both"
-        )
-    encoded = pa.concat_arrays([left, right]).dictionary_encode()
+    for other in parts[1:]:
+        if other.type != parts[0].type:
+            raise InputError(
+                f"{name} are {parts[0].type} in one part and {other.type} in the other: use one type for both"
+            )
+    encoded = pa.concat_arrays(parts).dictionary_encode()
     return encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
 
 

@@ -168,8 +168,8 @@ def _one_model(answers: Sequence[Answer]) -> None:
     for answer in answers:
         if answer.model != first.model and answer.model and first.model:
             raise InputError(
-                f"{first.log} is of model {first.model}, {answer.log} of {answer.model}: responses of two models are not "
-                "repeats; give the logs of one model at a time"
+                f"{first.log} is of model {first.model}, {answer.log} of {answer.model}: responses of two "
+                "models are not repeats; give the logs of one model at a time"
             )
 
 
@@ -211,7 +211,9 @@ def _metric(answers: Sequence[Answer], metric: str | None) -> str:
     name = _one(metric, present, "metric", answers[0].log)
     lacking = [task for task, names in by_task.items() if name not in names]
     if lacking:
-        raise InputError(f"{answers[0].log}: the task {lacking[0]} has no metric {name!r}; read its log apart")
+        raise InputError(
+            f"{answers[0].log}: the task {lacking[0]} has no metric {name!r}; read its log apart"
+        )
     return name
 
 
@@ -234,7 +236,8 @@ def _group(answer: Answer, metric: str, path: str | None) -> Any:
     if group is None or isinstance(group, list | dict):
         where = f"at {path}" if path is not None else "in the metadata"
         raise InputError(
-            f"{answer.where()}: no group {where}; name where it stands with --group-column (doc.subject, metadata.topic)"
+            f"{answer.where()}: no group {where}; name where it stands with --group-column (doc.subject, "
+            "metadata.topic)"
         )
     return str(group)
 
@@ -370,6 +373,8 @@ def _sample(path: Path, sample: Any, epoch: Any) -> str:
 
 def _inspect_samples(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """An Inspect log's header and samples."""
+    log: Any = None
+    samples: Any = None
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -384,11 +389,9 @@ def _inspect_samples(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                     samples = [json.loads(_entry(archive, n)) for n in inside]
         else:
             log = json.loads(path.read_text(encoding="utf-8"))
-            samples = log.get("samples")
+            samples = log.get("samples") if isinstance(log, dict) else None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError, RecursionError) as error:
         raise InputError(f"{path}: not a log of Inspect ({shown(str(error))})") from None
-    except AttributeError:
-        samples = None
     if not isinstance(samples, list) or not isinstance(log.get("eval"), dict):
         raise InputError(f"{path}: not a log of Inspect: no fields eval and samples")
     return log, samples
@@ -444,6 +447,8 @@ def _lighteval(sources: Sources, group: str | None) -> Iterator[Answer]:
         task = re.sub(r"^details_|_\d{4}-\d\d-\d\dT.*$", "", table.file.path.stem)
         for row, record in enumerate(_records(table)):
             value, doc = as_list(record[scores]), as_list(record[question])
+            response = record.get("model_response")
+            texts = response.get("text") if isinstance(response, dict) else None
             doc = doc if isinstance(doc, dict) else {"query": doc}
             text = str(doc.get("query") or doc.get("instruction") or "")
             yield Answer(
@@ -455,6 +460,7 @@ def _lighteval(sources: Sources, group: str | None) -> Iterator[Answer]:
                 content=text,
                 model=_lighteval_model(table.file.path),
                 group=_at(record, group),
+                responses=None if texts is None else len(texts),
             )
 
 
