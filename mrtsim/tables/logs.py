@@ -6,6 +6,7 @@ Read by the documented layouts of lm-evaluation-harness (`samples_*.jsonl` of `-
 
 from __future__ import annotations
 
+import ast
 import glob
 import json
 import os
@@ -117,10 +118,13 @@ def read_log(
     several = len({answer.task for answer in answers}) > 1
     grouped = group_column is not None or any(name in answer.clusters for answer in answers)
     rows: dict[str, list[Any]] = {"question": [], "group": [], "loss": [], "run": []}
-    missing = 0
+    missing, sets = 0, set[int]()  # sets of responses with one score
     for answer in answers:
         group = answer.task if not grouped else _group(answer, name, group_column)
-        for value in _values(answer, name):
+        values = _values(answer, name)
+        if len(values) < (answer.responses or 1):
+            sets.add(answer.responses or 1)
+        for value in values:
             if value is None or value != value:
                 if unscored == "error":
                     raise InputError(
@@ -146,6 +150,11 @@ def read_log(
     if len(set(rows["run"])) < 2:
         del rows["run"]
     pilot = _as_pilot(rows, several or grouped)
+    if sets:
+        pilot.notes.append(
+            f"{name} is one score for {' or '.join(map(str, sorted(sets)))} responses to a question: a response in "
+            "this report is such a set, or the one that the filter takes of it"
+        )
     if missing:
         plural = "s" if missing > 1 else ""
         pilot.notes.append(f"{missing} response{plural} without a score of {name} left out (--unscored drop)")
@@ -446,15 +455,15 @@ def _lighteval(sources: Sources, group: str | None) -> Iterator[Answer]:
             raise InputError(f"{log} is no details file of lighteval: no columns metric and doc")
         task = re.sub(r"^details_|_\d{4}-\d\d-\d\dT.*$", "", table.file.path.stem)
         for row, record in enumerate(_records(table)):
-            value, doc = as_list(record[scores]), as_list(record[question])
-            response = record.get("model_response")
+            value, doc = _literal(record[scores]), _literal(record[question])
+            response = _literal(record.get("model_response"))
             texts = response.get("text") if isinstance(response, dict) else None
             doc = doc if isinstance(doc, dict) else {"query": doc}
             text = str(doc.get("query") or doc.get("instruction") or "")
             yield Answer(
                 task,
                 str(doc.get("id") or text),
-                _flat({k: v for k, v in (value or {}).items() if v is not None}),
+                _flat({k: v for k, v in value.items() if v is not None}) if isinstance(value, dict) else {},
                 partial(_place, table, row),
                 log,
                 content=text,
@@ -462,6 +471,21 @@ def _lighteval(sources: Sources, group: str | None) -> Iterator[Answer]:
                 group=_at(record, group),
                 responses=None if texts is None else len(texts),
             )
+
+
+def _literal(value: Any) -> Any:
+    """What a cell holds; lighteval writes nested values as Python text where their types differ between rows."""
+    found = as_list(value)
+    if not isinstance(found, str) or found[:1] not in ("{", "["):
+        return found
+    try:
+        return ast.literal_eval(re.sub(r"\bnp\.\w+\(([^()]*)\)|\b(nan|inf)\b", _plain, found))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def _plain(match: re.Match[str]) -> str:
+    return match[1] if match[1] is not None else {"nan": "None", "inf": "1e999"}[match[2]]
 
 
 def _lighteval_model(path: Path) -> str:
