@@ -226,3 +226,183 @@ def test_options_that_belong_to_a_log(run, tmp_path):
     assert "--metric belongs to a log" in run("x.csv", "--metric", "acc", code=2)
     message = run("x.csv", "--log", "lm-eval", "--loss-column", "acc", code=2)
     assert "--loss-column does not go with --log" in message
+
+
+def samples(path, scores, **columns):
+    rows = [
+        {"doc_id": i, "filter": "none", "metrics": ["acc"], "resps": [["a"]], "acc": s}
+        | {name: value(i) for name, value in columns.items()}
+        for i, s in enumerate(scores)
+    ]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_logs_of_two_models_are_no_repeats(run, tmp_path):
+    """lm-eval's results beside the samples name the model; a model without a name gets one at random in each run."""
+    for model, random_name in (("a", "xqz7"), ("b", "k31p")):
+        samples(
+            tmp_path / model / "samples_x_2026-01-01T10-00-00.1.jsonl", SCORES[:, 0 if model == "a" else 2]
+        )
+        (tmp_path / model / "results_2026-01-01T10-00-00.1.json").write_text(
+            json.dumps({"model_name": random_name, "config": {"model_args": {}}})
+        )
+    check(run(".", "--log", "lm-eval"), SCORES[:, [0, 2]])
+    for model in "ab":
+        (tmp_path / model / "results_2026-01-01T10-00-00.1.json").write_text(
+            json.dumps({"model_name": model, "config": {"model_args": f"pretrained={model},dtype=auto"}})
+        )
+    message = run(".", "--log", "lm-eval", code=2)
+    assert "is of model a" in message
+    assert "give the logs of one model at a time" in message
+
+
+def test_other_questions_of_the_same_ids_are_no_repeats(run, tmp_path):
+    for name in "ab":
+        samples(
+            tmp_path / f"samples_x_2026-01-0{1 + (name == 'b')}T10.jsonl",
+            SCORES[:, 0],
+            doc_hash=lambda i, name=name: f"{name}{i}",
+        )
+    assert "question '0' of x is another one than at" in run("samples_*", "--log", "lm-eval", code=2)
+
+
+def test_a_task_without_filters_stays_beside_one_with_several(run, tmp_path):
+    """A filter that one task lacks does not leave its questions out; its only filter is taken."""
+    for day in (1, 2, 3):
+        lm_eval(tmp_path / f"samples_gsm8k_2026-01-0{day}T10-00-00.1.jsonl", SCORES[:, day - 1])
+        lm_eval(
+            tmp_path / f"samples_math_2026-01-0{day}T10-00-00.1.jsonl", SCORES[:, day - 1], filters=("none",)
+        )
+    found = run("samples_*", "--log", "lm-eval", "--filter", "strict-match")
+    assert (found["n_prompts"], found["n_groups"]) == (16, 2)
+    lm_eval(tmp_path / "samples_other_2026-01-01T10-00-00.1.jsonl", SCORES[:, 0], ("none",), ("acc",))
+    message = run(
+        "samples_*", "--log", "lm-eval", "--filter", "strict-match", "--metric", "exact_match", code=2
+    )
+    assert "the task other has no metric 'exact_match'" in message
+
+
+def test_older_samples_of_lm_eval_name_no_metrics(run, tmp_path):
+    """Before version 0.4.5: a JSON array, the metrics beside the other columns, no filter."""
+    for day in (1, 2, 3):
+        rows = [
+            {
+                "doc_id": i,
+                "doc": {},
+                "target": "4",
+                "arguments": [],
+                "resps": [["4"]],
+                "filtered_resps": ["4"],
+                "acc": s,
+            }
+            for i, s in enumerate(SCORES[:, day - 1])
+        ]
+        (tmp_path / f"samples_x_2026-01-0{day}T10-00-00.1.jsonl").write_text(json.dumps(rows, indent=2))
+    check(run("samples_*", "--log", "lm-eval"))
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_unscored_responses(run, tmp_path, value):
+    scores = [list(map(float, row)) for row in SCORES]
+    scores[2][1] = value
+    for repeat in range(3):
+        samples(tmp_path / f"samples_x_2026-01-0{repeat + 1}T10.jsonl", [row[repeat] for row in scores])
+    message = run("samples_*", "--log", "lm-eval", code=2)
+    assert "samples_x_2026-01-02T10.jsonl, line 3: no score of acc; run it again, or leave such" in message
+    found = run("samples_*", "--log", "lm-eval", "--unscored", "drop")
+    assert (found["n_prompts"], found["n_responses"]) == (8, 23)
+    assert "1 response without a score of acc left out (--unscored drop)" in found["warnings"]
+
+
+def test_scores_that_are_text(run, tmp_path):
+    for repeat in range(3):
+        samples(
+            tmp_path / f"samples_x_2026-01-0{repeat + 1}T10.jsonl",
+            [("False", "True")[int(s)] if repeat else str(s) for s in SCORES[:, repeat]],
+        )
+    check(run("samples_*", "--log", "lm-eval"))
+    samples(tmp_path / "samples_x_2026-01-04T10.jsonl", ["good"] * 8)
+    assert "'good' is not a score" in run("samples_*", "--log", "lm-eval", code=2)
+
+
+@pytest.mark.parametrize(("responses", "wrong"), [(2, True), (3, False)])
+def test_a_list_of_another_length_than_the_repeats_is_refused(run, tmp_path, responses, wrong):
+    """Such as the parts of an answer, which ifeval scores one by one."""
+    samples(
+        tmp_path / "samples_x.jsonl", [row.tolist() for row in SCORES], resps=lambda i: [["a"] * responses]
+    )
+    if wrong:
+        message = run("samples_x.jsonl", "--log", "lm-eval", code=2)
+        assert "line 1: acc is a list of 3 for 2 response(s), not a score of each response" in message
+    else:
+        check(run("samples_x.jsonl", "--log", "lm-eval"))
+
+
+def test_groups_from_a_path_in_the_log(run, tmp_path):
+    for repeat in range(3):
+        samples(
+            tmp_path / f"samples_x_2026-01-0{repeat + 1}T10.jsonl",
+            SCORES[:, repeat],
+            doc=lambda i: {"subject": f"s{i // 2}"},
+        )
+    assert run("samples_*", "--log", "lm-eval", "--group-column", "doc.subject")["n_groups"] == 4
+    assert "no group at doc.topic" in run(
+        "samples_*", "--log", "lm-eval", "--group-column", "doc.topic", code=2
+    )
+
+
+def test_inspect_logs_that_were_retried_or_copied(run, tmp_path):
+    """The retry of a failed run has its task_id, and all its samples; the same run in two files counts once or not."""
+    log = inspect_log(SCORES)
+    log["eval"] |= {"task_id": "t", "eval_id": "second"}
+    failed = {
+        **log,
+        "status": "error",
+        "eval": {**log["eval"], "eval_id": "first"},
+        "samples": log["samples"][:5],
+    }
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    (folder / "a.json").write_text(json.dumps(failed))
+    (folder / "b.json").write_text(json.dumps(log))
+    (folder / "eval-set.json").write_text("{}")
+    check(run("logs", "--log", "inspect"))
+    write_eval(folder / "c.eval", log)
+    assert "c.eval holds the same run as logs/b.json" in run("logs", "--log", "inspect", code=2)
+    (folder / "c.eval").unlink()
+    (folder / "d.json").write_text(
+        json.dumps({**log, "eval": {"task": "gsm8k", "model": "other", "eval_id": "third"}})
+    )
+    assert "is of model mockllm/model, logs/d.json of other" in run("logs", "--log", "inspect", code=2)
+
+
+def test_inspect_samples_that_failed(run, tmp_path):
+    """With fail_on_error=False the run succeeds without them; its metrics leave them out, as `--unscored drop` does."""
+    log = inspect_log(SCORES)
+    log["samples"][3] |= {"scores": {}, "error": {"message": "out of memory", "traceback": "..."}}
+    log["samples"][4]["scores"]["match"]["value"] = float("nan")
+    (tmp_path / "a.json").write_text(json.dumps(log))
+    assert "sample 's3', epoch 1: no score of match ('out of memory')" in run(
+        "a.json", "--log", "inspect", code=2
+    )
+    assert run("a.json", "--log", "inspect", "--unscored", "drop")["n_responses"] == 22
+
+
+def test_the_first_version_of_inspect_logs(run, tmp_path):
+    log = inspect_log(SCORES)
+    for sample in log["samples"]:
+        sample["score"] = sample.pop("scores")["match"]
+    (tmp_path / "a.json").write_text(json.dumps({**log, "version": 1}))
+    check(run("a.json", "--log", "inspect"))
+
+
+def test_older_details_of_lighteval(run, tmp_path):
+    """Nested cells were text where their types differ between rows: Python's, not JSON."""
+    for repeat in range(3):
+        rows = [
+            {"example": f"q{i}", "metrics": str({"em": s}) if i else f"{{'em': np.float64({s}), 'f1': nan}}"}
+            for i, s in enumerate(SCORES[:, repeat])
+        ]
+        write(tmp_path / f"details_lighteval|gsm8k|0_2026-01-0{repeat + 1}T10-00-00.parquet", rows)
+    check(run("details_*.parquet", "--log", "lighteval", "--metric", "em"))
