@@ -318,7 +318,8 @@ def finite_losses(losses: Any, name: str = "losses") -> Floats:
     try:
         loss = np.asarray(losses, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must be numbers, one per response: {error}") from None
+        table = "; of a table name the columns, or take read_pilot(table)" if _is_table(losses) else ""
+        raise InputError(f"{name} must be numbers, one per response: {error}{table}") from None
     if loss.size == 0:
         raise InputError("the pilot is empty: give the losses of two or more prompts")
     largest = max(float(loss.max()), -float(loss.min()))
@@ -329,6 +330,10 @@ def finite_losses(losses: Any, name: str = "losses") -> Floats:
     if largest > LARGEST:
         raise InputError(f"a loss of {largest:.3g} is too large to square: divide all losses by a constant")
     return loss
+
+
+def _is_table(losses: Any) -> bool:
+    return hasattr(losses, "column_names") or hasattr(losses, "columns")
 
 
 def codes(labels: Any, rows: int, name: str, unit: str) -> tuple[Ints, pa.Array]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mrtsim.errors import InputError
@@ -39,6 +40,7 @@ def open_tables(sources: Tables, format_name: str | None = None) -> list[Format]
         from mrtsim.tables.frames import FrameFormat
 
         return [FrameFormat(sources)]
+    _refuse_what_is_no_source(sources)
     files = locate(sources, endings())
     opened = [format_of(file, format_name)(file) for file in files]
     for other in opened[1:]:
@@ -53,6 +55,21 @@ def open_tables(sources: Tables, format_name: str | None = None) -> list[Format]
 def is_frame(source: Any) -> bool:
     """Whether a source is a table in memory."""
     return hasattr(source, "__arrow_c_stream__") or type(source).__module__.split(".")[0] == "datasets"
+
+
+def _refuse_what_is_no_source(sources: Any) -> None:
+    if isinstance(sources, Iterable) and not isinstance(sources, list | tuple | str | os.PathLike):
+        return  # of names, such as a generator's; what they are is seen when they are read
+    for name in sources if isinstance(sources, list | tuple) else [sources]:
+        if isinstance(name, str | os.PathLike):
+            continue
+        kind = type(name).__name__
+        if is_frame(name):
+            raise InputError(f"several tables in memory: put them together, and give one {kind}")
+        lazy = "; collect() it first" if hasattr(name, "collect") else ""
+        raise InputError(
+            f"expected a file's name, or a table of pandas, polars, pyarrow or datasets, got {kind}{lazy}"
+        )
 
 
 def format_of(file: InputFile, name: str | None = None) -> type[Format]:

@@ -14,6 +14,8 @@ from mrtsim.tables.parquet_format import ParquetFormat
 from mrtsim.tables.sources import InputFile
 from mrtsim.tables.values import first_line
 
+STREAMED = 10_000  # rows of a streamed data set at a time
+
 
 def arrow_table(frame: Any) -> Any:
     """A table in memory as an Arrow table.
@@ -24,15 +26,22 @@ def arrow_table(frame: Any) -> Any:
     import pyarrow as pa
 
     if type(frame).__module__.split(".")[0] == "datasets" and not isinstance(frame, pa.Table):
-        if not hasattr(frame, "with_format") or not hasattr(frame, "__getitem__") or isinstance(frame, dict):
+        if not hasattr(frame, "with_format") or isinstance(frame, dict):
             raise InputError(
                 f"expected one split of a data set, got {type(frame).__name__}: name it, dataset['train']"
             )
-        return frame.with_format("arrow")[:]
+        whole = frame.with_format("arrow")
+        if hasattr(frame, "__len__"):
+            return whole[:]
+        batches = list(whole.iter(batch_size=STREAMED))  # a streamed data set has no length
+        if not batches:
+            raise InputError(f"the {type(frame).__name__} has no rows")
+        return pa.concat_tables(batches)
     try:
         return pa.table(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise InputError(f"cannot read the {type(frame).__name__} as a table ({first_line(error)})") from None
+        why = "collect() it first" if hasattr(frame, "collect") else first_line(error)
+        raise InputError(f"cannot read the {type(frame).__name__} as a table ({why})") from None
 
 
 class FrameFormat(Format):

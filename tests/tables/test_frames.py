@@ -30,10 +30,14 @@ def frames():
         ("pandas", lambda module, table: table.to_pandas()),
         ("polars", lambda module, table: module.from_arrow(table)),
         ("datasets", lambda module, table: module.Dataset(table)),
+        ("pandas of Arrow types", lambda module, table: table.to_pandas(types_mapper=module.ArrowDtype)),
+        ("datasets with an index", lambda module, table: module.Dataset(table).select(range(len(table)))),
+        ("datasets in NumPy's format", lambda module, table: module.Dataset(table).with_format("numpy")),
+        ("datasets that stream", lambda module, table: module.Dataset(table).to_iterable_dataset()),
     ):
 
         def build(table, name=name, make=make):
-            return make(pytest.importorskip(name), table)
+            return make(pytest.importorskip(name.split()[0]), table)
 
         yield pytest.param(build, id=name)
 
@@ -89,14 +93,36 @@ def test_what_is_no_table(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match="cannot read the dict as a table"):
         select_table({"prompt_id": 3}, "rkon", 1)
+    table = pa.Table.from_pylist(ROWS)
+    with pytest.raises(InputError, match="several tables in memory: put them together, and give one Table"):
+        mrt.read_pilot([table, table])
+    with pytest.raises(InputError, match=r"expected a file's name, or a table of pandas.*, got NoneType"):
+        mrt.read_pilot(None)
+    with pytest.raises(InputError, match=r"of a table name the columns, or take read_pilot\(table\)"):
+        mrt.estimate_components(table)
 
 
-def test_columns_of_frames_are_arrays():
+def test_a_frame_that_is_not_there_yet():
+    lazy = pytest.importorskip("polars").from_arrow(pa.Table.from_pylist(ROWS)).lazy()
+    with pytest.raises(InputError, match=r"got LazyFrame; collect\(\) it first"):
+        mrt.read_pilot(lazy)
+    with pytest.raises(InputError, match=r"the LazyFrame as a table \(collect\(\) it first\)"):
+        select_table(lazy, "rkon", 1)
+
+
+def test_a_data_set_of_several_splits():
+    datasets = pytest.importorskip("datasets")
+    splits = datasets.DatasetDict({"train": datasets.Dataset(pa.Table.from_pylist(ROWS))})
+    with pytest.raises(InputError, match=r"got DatasetDict: name it, dataset\['train'\]"):
+        mrt.read_pilot(splits)
+
+
+@pytest.mark.parametrize("frame", [f for f in frames() if f.id not in ("reader", "datasets that stream")])
+def test_columns_of_frames_are_arrays(frame):
     table = pa.Table.from_pylist(ROWS)
     found = mrt.estimate_components(table["loss"], table["prompt_id"])
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame(ROWS)
-    again = mrt.estimate_components(frame["loss"], frame["prompt_id"])
+    data = frame(table)
+    again = mrt.estimate_components(data["loss"], data["prompt_id"])
     assert found.components == again.components
     pilot = mrt.read_pilot(table)
     assert found.components == mrt.estimate_components(pilot.losses, pilot.prompts).components
