@@ -288,6 +288,10 @@ def _train(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     entropy = true_nll()
     rows = []
     for i, size in enumerate(config.learner_group_sizes):
+        # Networks train in float32.
+        distribution = jax.tree.map(
+            lambda a: a.astype(np.float32) if a.dtype == np.float64 else a, corpus(size, 1.0, 1.0)
+        )
         excess = []
         for k in (1, config.learner_responses):
             nll = sweep.replicates(
@@ -296,7 +300,7 @@ def _train(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
                 jax.random.fold_in(key, i),
                 config.learner_replicates,
                 config,
-                corpus(size, 1.0, 1.0),
+                distribution,
                 k,
             )
             excess.append({recipe: np.asarray(values) - entropy for recipe, values in nll.items()})

@@ -186,7 +186,6 @@ def floors(modes: Any, content_known: bool) -> dict[str, float]:
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Train every strategy at every K."""
-    on_cpu = jax.default_backend() == "cpu"
     cells = sweep.grid(
         train_once,
         key,
@@ -196,8 +195,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
             for which, name in enumerate(STRATEGIES)
             for k in config.responses
         },
-        # A run fills a core; an accelerator wants them all at once.
-        block=1 if on_cpu else config.replicates,
+        block=1,  # a run fills a core
     )
     scores = {name: [cells[f"{name}/k={k}"] for k in config.responses] for name in STRATEGIES}
     nll = {

@@ -3,8 +3,8 @@
 Replicate i of `fn` sees the key `fold_in(key, i)`. The compiled unit is a plain jitted block: `fn` under `vmap` over
 `block` consecutive replicates, without collectives. A block is handed whole to one device, so its bits do not depend on
 how many devices, threads or hosts share the work, nor on the memory bound, which only limits how many blocks are in
-flight. They do depend on the block size, on the versions of JAX and its compiler, and on the processor's instruction
-set and core count.
+flight. They do depend on the block size, which follows the kind of device, on the versions of JAX and its compiler, and
+on the processor's instruction set and core count.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from mrtsim.errors import InputError
 
 _Sums = tuple[int, list[Any], list[Any]]  # count; mean and sum of squared deviations of each output
 
-_BLOCK_BYTES = 2**21  # a block's largest array should stay in the cache of a core
+_CACHE_BYTES = 2**21  # a block's largest array should stay in the cache of a core
+_UNKNOWN_MEMORY = 2**33  # of an accelerator that does not tell
 
 
 def replicate(
@@ -56,9 +57,8 @@ def replicate(
         n: Number of replicates.
         args: Pytrees, the same for every replicate. Arrays and numbers are dynamic (new values do not recompile),
             everything else in them is static.
-        block: Replicates per compiled unit. By default a power of two, chosen from the shapes alone so that the
-            block's largest array fits a core's cache and there are at least 8 blocks. Set it to make the first
-            replicates of a long run equal, to the last bit, to those of a short one.
+        block: Replicates per compiled unit. By default `block_size`, from the shapes and the kind of device. Set it to
+            make the first replicates of a long run equal, to the last bit, to those of a short one.
         memory: Bound in bytes on the blocks in flight; by default half of the machine's (or the devices') memory.
         threads: Blocks in flight; by default one thread per core on CPU, two per device elsewhere.
         devices: Local devices to use in turn; by default all.
@@ -182,10 +182,11 @@ def prepare(
         raise InputError(
             f"what is static in fn and its arguments must be hashable ({error}): pass arrays as args, not inside fn"
         ) from None
-    outputs, out_tree, largest = _trace(call)
+    outputs, out_tree = _trace(call)
+    devices = tuple(devices or jax.local_devices())
     if block is None:
-        block = _default_block(largest, n)
-    return Plan(call, key, dynamic, n, block, tuple(devices or jax.local_devices()), outputs, out_tree)
+        block = block_size(array_bytes(call), n, device_memory(devices[0]))
+    return Plan(call, key, dynamic, n, block, devices, outputs, out_tree)
 
 
 def run(
@@ -336,12 +337,16 @@ def _signature(fn: Callable[..., Any], key: jax.Array, dynamic: Any, static: Any
 
 
 @lru_cache(maxsize=128)
-def _trace(call: _Call) -> tuple[list[jax.ShapeDtypeStruct], Any, int]:
-    """Outputs of one replicate, on the host, their tree, and the bytes of the largest array on the way."""
-    traced = _one(call).trace(*call.shapes())
-    leaves, out_tree = jax.tree.flatten(traced.out_info)
-    outputs = [jax.ShapeDtypeStruct(leaf.shape, _host_dtype(leaf.dtype)) for leaf in leaves]
-    return outputs, out_tree, _largest_array(traced.jaxpr.jaxpr)
+def _trace(call: _Call) -> tuple[list[jax.ShapeDtypeStruct], Any]:
+    """Outputs of one replicate, on the host, and their tree."""
+    leaves, out_tree = jax.tree.flatten(_one(call).trace(*call.shapes()).out_info)
+    return [jax.ShapeDtypeStruct(leaf.shape, _host_dtype(leaf.dtype)) for leaf in leaves], out_tree
+
+
+@lru_cache(maxsize=128)
+def array_bytes(call: _Call) -> list[int]:
+    """Bytes of every array on the way of one replicate, those of inner loops and calls once."""
+    return _array_bytes(_one(call).trace(*call.shapes()).jaxpr.jaxpr)
 
 
 @lru_cache(maxsize=128)
@@ -350,21 +355,24 @@ def _one(call: _Call) -> Any:
     return jax.jit(call.one, inline=True)
 
 
-@lru_cache(maxsize=128)
-def _compile(call: _Call, block: int, device: Any) -> jax.stages.Compiled:
+def program(call: _Call, block: int, sharding: Any = None) -> tuple[Any, tuple[Any, ...]]:
+    """The compiled unit, jitted, and its shapes: those of the first replicate's number, the key and the arguments."""
     one = _one(call)
 
     def run_block(start, key, dynamic):
         indices = start + jnp.arange(block, dtype=jnp.uint32)
         return vmapped(lambda i: one(jax.random.fold_in(key, i), dynamic), indices)
 
-    sharding = SingleDeviceSharding(device)
     start = jax.ShapeDtypeStruct((), jnp.uint32, sharding=sharding)
+    return jax.jit(run_block), (start, *call.shapes(sharding))
+
+
+@lru_cache(maxsize=128)
+def _compile(call: _Call, block: int, device: Any) -> jax.stages.Compiled:
+    run_block, shapes = program(call, block, SingleDeviceSharding(device))
     # LLVM's first level takes a third of the default's time to compile a training program, and runs as fast.
-    options: dict[str, str | bool] = (
-        {"xla_backend_optimization_level": "1"} if device.platform == "cpu" else {}
-    )
-    return jax.jit(run_block).lower(start, *call.shapes(sharding)).compile(compiler_options=options)
+    options: dict[str, str | bool] = {"xla_backend_optimization_level": "1"} if on_cpu(device) else {}
+    return run_block.lower(*shapes).compile(compiler_options=options)
 
 
 def subkeys(key: jax.Array, n: int = 2) -> list[jax.Array]:
@@ -388,8 +396,7 @@ def block_bytes(plan: Plan) -> int:
 def workers(plan: Plan, memory: float | None = None, threads: int | None = None) -> int:
     """Number of blocks in flight: as many as the hardware can use and the memory bound allows."""
     if threads is None:
-        on_cpu = plan.devices[0].platform == "cpu"
-        threads = usable_cores() if on_cpu else 2 * len(plan.devices)
+        threads = usable_cores() if on_cpu(plan.devices[0]) else 2 * len(plan.devices)
     if threads < 1:
         raise InputError(f"threads (blocks in flight) must be at least 1, got {threads}")
     if memory is None:
@@ -405,9 +412,47 @@ def workers(plan: Plan, memory: float | None = None, threads: int | None = None)
 
 def _available_memory(devices: Sequence[Any]) -> float:
     """Half of the machine's memory, or of the devices'."""
-    if devices[0].platform == "cpu":
+    memory = device_memory(devices[0])
+    if memory is None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
-    return len(devices) * (devices[0].memory_stats() or {}).get("bytes_limit", np.inf) / 2
+    return len(devices) * memory / 2
+
+
+def on_cpu(device: Any = None) -> bool:
+    """Whether a device, or the default one, is a CPU."""
+    return (device or jax.local_devices()[0]).platform == "cpu"
+
+
+def device_memory(device: Any) -> int | None:
+    """Bytes of an accelerator's own memory that JAX may use; None for a CPU."""
+    if on_cpu(device):
+        return None
+    return (device.memory_stats() or {}).get("bytes_limit", _UNKNOWN_MEMORY)
+
+
+def block_size(sizes: Sequence[int], n: int, memory: int | None) -> int:
+    """Replicates per compiled unit, by the kind of device.
+
+    On a CPU a power of two, such that a block's largest array fits a core's cache and there are at least 8 blocks, so
+    that all cores have work. On an accelerator all n replicates, or as large a power of two as fills its share of the
+    memory with the arrays of a block: a quarter, since two blocks are in flight in half of the memory.
+
+    Args:
+        sizes: bytes of each array in one replicate.
+        n: number of replicates.
+        memory: bytes of an accelerator's memory (`device_memory`); None for a CPU. Rounded down to a power of two, so
+            that what a driver keeps for itself does not change the block.
+    """
+    if memory is None:
+        fits = _CACHE_BYTES // max([1, *sizes])
+        return _power_of_two(min(fits, n // 8, 4096))
+    fits = _power_of_two(memory) // 4 // max(sum(sizes), 1)
+    return n if n <= fits else _power_of_two(fits)
+
+
+def _power_of_two(number: int) -> int:
+    """The largest power of two up to a number, at least 1."""
+    return 2 ** (max(1, number).bit_length() - 1)
 
 
 def usable_cores() -> int:
@@ -424,20 +469,13 @@ def _host_dtype(dtype: Any) -> np.dtype:
     return np.dtype(np.float64) if jnp.issubdtype(dtype, jnp.floating) else np.dtype(dtype)
 
 
-def _default_block(largest: int, n: int) -> int:
-    fits = max(1, _BLOCK_BYTES // max(largest, 1))
-    return 2 ** (int(min(fits, max(1, n // 8), 4096)).bit_length() - 1)
-
-
-def _largest_array(jaxpr: Any) -> int:
-    """Bytes of the largest intermediate array, inner loops and calls included."""
-    sizes = [0]
+def _array_bytes(jaxpr: Any) -> list[int]:
+    sizes = []
     for equation in jaxpr.eqns:
         sizes += [v.aval.size * v.aval.dtype.itemsize for v in equation.outvars if hasattr(v.aval, "size")]
-        sizes += [
-            _largest_array(inner) for inner in jax.tree.leaves(list(map(_jaxprs, equation.params.values())))
-        ]
-    return max(sizes)
+        for inner in jax.tree.leaves(list(map(_jaxprs, equation.params.values()))):
+            sizes += _array_bytes(inner)
+    return sizes
 
 
 def _jaxprs(value: Any) -> list[Any]:

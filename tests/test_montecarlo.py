@@ -181,6 +181,35 @@ class TestCompilation:
         replicate(fn, KEY, 8, 1.0, np.ones(4), block=4)
         assert len(traces) == 2 * once
 
+    def test_a_block_fits_the_cache_of_a_cpu_and_fills_the_memory_of_an_accelerator(self):
+        sizes, large = [2**12, 2**18, 2**12], 10**5
+        assert montecarlo.block_size(sizes, large, None) == 2**21 // 2**18
+        assert montecarlo.block_size([1], large, None) == 4096
+        assert montecarlo.block_size(sizes, 40, None) == 4  # at least 8 blocks, so that all cores have work
+        # All arrays count there: 2^18 + 2^13 bytes per replicate.
+        memory = 80 * 2**30
+        filled = montecarlo.block_size(sizes, large, memory)
+        assert filled == 2**15  # the largest power of two
+        assert filled * sum(sizes) <= 2**36 // 4 < 2 * filled * sum(sizes)
+        assert montecarlo.block_size(sizes, 1000, memory) == 1000  # all of them
+        # What a driver keeps for itself changes nothing, and one replicate is always a block.
+        assert montecarlo.block_size(sizes, large, memory - 10**9) == filled
+        assert montecarlo.block_size([2**40], 5, memory) == 1
+
+    def test_the_kind_of_the_device_is_asked_for(self):
+        class Accelerator:
+            platform = "gpu"
+
+            def __init__(self, stats):
+                self.memory_stats = lambda: stats
+
+        assert montecarlo.device_memory(jax.devices("cpu")[0]) is None
+        assert montecarlo.device_memory(Accelerator({"bytes_limit": 2**35})) == 2**35
+        assert montecarlo.device_memory(Accelerator(None)) == 2**33
+        plan = montecarlo.prepare(jax.random.bits, KEY, 50, devices=[Accelerator({"bytes_limit": 2**35})])
+        assert plan.block == 50
+        assert montecarlo.prepare(jax.random.bits, KEY, 50, devices=jax.devices("cpu")).block == 4
+
     def test_the_default_block_follows_the_shapes(self):
         def fn(size):
             def loop(key):

@@ -51,7 +51,10 @@ class InMemory:
     def replicates(
         self, label: str, fn: Callable[..., Any], key: jax.Array, n: int, *args: Any, block: int | None = None
     ) -> Any:
-        """`montecarlo.replicate` under a label that is unique in the sweep, such as "rkon/k=4"."""
+        """`montecarlo.replicate` under a label that is unique in the sweep, such as "rkon/k=4".
+
+        `block` is what suits a CPU: an accelerator takes `montecarlo.block_size`.
+        """
         return self.grid(fn, key, n, {label: args}, block=block)[label]
 
     def grid(
@@ -67,6 +70,8 @@ class InMemory:
 
         Neighbours that share a program are one queue of blocks: no core waits for the last block of a setting.
         """
+        if not montecarlo.on_cpu():
+            block = None
         for label in settings:
             if label in self._labels:
                 raise InputError(

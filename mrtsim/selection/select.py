@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from mrtsim.errors import InputError
-from mrtsim.montecarlo import usable_cores
+from mrtsim.montecarlo import device_memory, usable_cores
 from mrtsim.selection import registry
 from mrtsim.selection.facility_location import similarity_matrix
 from mrtsim.selection.registry import Picks, Pool, Strategy
@@ -215,8 +215,10 @@ def _checked_k(k: int, pool: Pool, shape: tuple[int, int]) -> int:
     return k
 
 
-# Numbers in a block's largest array: 128 prompts of 32 candidates with 384 features, 12 MB in float64.
+# Numbers in a block's largest array on a CPU: 128 prompts of 32 candidates with 384 features, 12 MB in float64.
 BLOCK_ELEMENTS = 128 * 32 * 384
+# On an accelerator two blocks fill half of its memory: for each such number, four float64 arrays.
+ELEMENT_BYTES = 4 * 8
 
 
 # How far below zero rounding may take a similarity.
@@ -240,9 +242,11 @@ def _keep_blocks(
     largest = max(math.prod(array.shape[1:]) for array in pool if array is not None)
     if pool.embeddings is not None and "similarity" in method.needs:
         largest = max(largest, candidates**2)
-    size = 2 ** int(math.log2(max(1, min(BLOCK_ELEMENTS // largest, 2 * prompts - 1))))
     devices = jax.local_devices()
-    threads = max(len(devices), usable_cores() if devices[0].platform == "cpu" else 2)
+    memory = device_memory(devices[0])
+    elements = BLOCK_ELEMENTS if memory is None else memory // 4 // ELEMENT_BYTES
+    size = 2 ** int(math.log2(max(1, min(elements // largest, 2 * prompts - 1))))
+    threads = usable_cores() if memory is None else 2 * len(devices)
 
     def keep(start: int) -> None:
         stop = min(start + size, prompts)

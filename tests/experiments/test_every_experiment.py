@@ -15,8 +15,11 @@ from experiments.harness import report
 from experiments.harness.statements import check, known_claims
 from experiments.harness.store import InMemory, to_json
 from figures import style
+from tests.lowering import TPU_UNKNOWN, lowering
+from tests.lowering import check as check_lowered
 
 EXPERIMENTS = find()
+NUMPY = ("comparisons", "coverage")  # they compile nothing
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -45,6 +48,19 @@ def test_runs_is_judged_and_is_drawn(name, tmp_path):
         assert not p.quantity.endswith(".")
     style.save(importlib.import_module(f"figures.{name}").draw(stored), tmp_path / "figure")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+# One in every run of the tests, with the engine, training and exact laws; all in `make stress`.
+LOWERED = [name if name == "emse" else pytest.param(name, marks=pytest.mark.stress) for name in EXPERIMENTS]
+
+
+@pytest.mark.parametrize("name", LOWERED)
+def test_compiles_what_lowers_for_accelerators(name):
+    module = EXPERIMENTS[name]
+    with lowering() as met:
+        module.run(module.PRESETS["quick"], jax.random.key(0), InMemory())
+    if met.float64 or name not in NUMPY:
+        check_lowered(met, {unit for unit in TPU_UNKNOWN if unit.startswith(f"experiments.{name}.")})
 
 
 def test_every_figure_belongs_to_an_experiment_and_every_claim_to_experiments():
