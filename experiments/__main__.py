@@ -103,8 +103,10 @@ def _run(args: argparse.Namespace) -> None:
     import jax
 
     from experiments.harness import report, store
+    from experiments.harness.accelerator import ask_for_all_digits, ask_for_same_bits
     from experiments.harness.compilation_cache import enable_compilation_cache
 
+    ask_for_same_bits()
     # Tracing makes many objects that live long: looking through them again and again takes a twentieth of a run.
     gc.freeze()
     gc.set_threshold(50_000)
@@ -112,6 +114,7 @@ def _run(args: argparse.Namespace) -> None:
         enable_compilation_cache()
     if args.distributed:
         _join_hosts(args)
+    ask_for_all_digits()
     for name, module in chosen.items():
         begin = time.perf_counter()
         folder = args.out / args.preset / name

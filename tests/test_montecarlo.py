@@ -24,6 +24,7 @@ from mrtsim.montecarlo import moments, replicate
 
 ROOT = Path(__file__).parents[1]
 KEY = jax.random.key(7)
+ON_CPU = pytest.mark.skipif(not montecarlo.on_cpu(), reason="devices and hosts are made of a CPU's cores")
 
 
 def train(key, rate):
@@ -119,6 +120,7 @@ class TestBits:
         assert digest(replicate(train, KEY, 50, 0.3, block=4, threads=8, memory=blocks * one)) == reference
         assert montecarlo.workers(plan, memory=blocks * one, threads=8) == min(int(blocks), 8)
 
+    @ON_CPU
     @pytest.mark.parametrize("devices", [2, 8])
     def test_virtual_devices(self, reference, devices):
         code = (
@@ -128,6 +130,7 @@ class TestBits:
         )
         assert finish(run_python(code, JAX_NUM_CPU_DEVICES=str(devices))) == reference
 
+    @ON_CPU
     def test_two_hosts(self, reference):
         with socket.socket() as s:
             s.bind(("localhost", 0))
@@ -218,13 +221,13 @@ class TestCompilation:
 
             return loop
 
-        small, large = (montecarlo.prepare(fn(size), KEY, 10**5).block for size in (64, 2**16))
-        assert small == 4096
-        assert large == 2**21 // (4 * 2**16)
-        assert (
-            montecarlo.prepare(fn(64), KEY, 40).block == 4
-        )  # at least 8 blocks, so that all cores have work
-        assert montecarlo.prepare(fn(64), KEY, 3).block == 1
+        def block(size, n):
+            return montecarlo.prepare(fn(size), KEY, n, devices=jax.devices("cpu")).block
+
+        assert block(64, 10**5) == 4096
+        assert block(2**16, 10**5) == 2**21 // (4 * 2**16)
+        assert block(64, 40) == 4  # at least 8 blocks, so that all cores have work
+        assert block(64, 3) == 1
 
 
 class TestErrors:

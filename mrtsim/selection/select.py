@@ -314,7 +314,8 @@ def _rounded(embeddings: Array, needs: tuple[str, ...]) -> Array:
     axes = (-2, -1) if "distance" in needs else -1
     largest = jnp.max(jnp.abs(embeddings), axis=axes, keepdims=True)
     exponent = jnp.frexp(jnp.where(jnp.isfinite(largest), largest, 1))[1]
-    return jnp.ldexp(embeddings, -exponent).astype(jnp.float32).astype(float)
+    # Not a cast to float32 and back, which compilers for accelerators leave out.
+    return jax.lax.reduce_precision(jnp.ldexp(embeddings, -exponent), exponent_bits=8, mantissa_bits=23)
 
 
 def _raise_unsound(method: Strategy, prompt: int, pool: Pool) -> None:

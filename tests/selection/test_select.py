@@ -12,6 +12,7 @@ import pytest
 
 import mrtsim as mrt
 from mrtsim.errors import InputError
+from mrtsim.montecarlo import on_cpu
 from mrtsim.selection import select as selection
 from mrtsim.selection.facility_location import (
     quality,
@@ -106,6 +107,7 @@ def test_no_prompts_is_no_answer():
     assert mrt.select("bkon", 2, rewards=np.zeros((0, 4))).shape == (0, 2)
 
 
+@pytest.mark.skipif(not on_cpu(), reason="an accelerator's blocks fill its memory, not the machine's")
 def test_memory_does_not_grow_with_the_prompts():
     script = textwrap.dedent("""
         import resource
@@ -125,6 +127,7 @@ def test_memory_does_not_grow_with_the_prompts():
     assert float(done.stdout) < 150  # MB; a copy of all would be 600
 
 
+@pytest.mark.skipif(not on_cpu(), reason="devices are made of a CPU's cores")
 def test_several_devices_give_the_same_answer():
     script = textwrap.dedent("""
         import jax
