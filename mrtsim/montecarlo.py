@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import lru_cache
 from itertools import cycle, islice
 from typing import Any, NamedTuple
@@ -198,8 +199,10 @@ def run(
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
     """Yield (block index, leaves of shape (block, ...)) in block order, for this process's blocks."""
     labels = None if progress is None else [progress]
-    for _, index, leaves in run_several([plan], memory=memory, threads=threads, progress=labels):
-        yield index, leaves
+    # Closed here, not by the garbage collector: who stops early leaves no thread behind.
+    with closing(run_several([plan], memory=memory, threads=threads, progress=labels)) as blocks:
+        for _, index, leaves in blocks:
+            yield index, leaves
 
 
 def run_several(
@@ -209,7 +212,7 @@ def run_several(
     memory: float | None = None,
     threads: int | None = None,
     progress: Sequence[str] | None = None,
-) -> Iterator[tuple[int, int, list[np.ndarray]]]:
+) -> Generator[tuple[int, int, list[np.ndarray]], None, None]:
     """Run plans that share a program (see `Plan.program`) as one queue, so that no core idles between two plans.
 
     Yields (number of the plan, block index, leaves) in that order, without the blocks in `done`. `progress` holds one
