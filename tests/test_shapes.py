@@ -13,23 +13,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(
-    "subject",
-    [
-        "distributions",
-        "diagnostics",
-        "test_models.py",
-        "selection/test_exact_laws.py",
+# Two parts, so that two workers can share them.
+PARTS = {
+    "library": ("distributions", "diagnostics", "test_models.py", "selection/test_exact_laws.py"),
+    "experiments": (
         "experiments/test_tokens.py",
         "experiments/shared/test_training.py",
         "experiments/shared/test_transformer.py",
-    ],
-)
-def test_signatures_hold_at_run_time(subject):
+    ),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_signatures_hold_at_run_time(part):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not stress"),
-            *("--jaxtyping-packages=mrtsim,experiments,beartype.beartype", f"tests/{subject}"),
+            "--jaxtyping-packages=mrtsim,experiments,beartype.beartype",
+            *(f"tests/{subject}" for subject in PARTS[part]),
         ],
         cwd=ROOT,
         capture_output=True,
