@@ -51,7 +51,6 @@ def test_settings_compared_are_settings_measured(problem):
     settings = [
         Setting("dbkon", 3, {"alpha": 0.1}),
         Setting("rkon", 1),
-        Setting("gumbel", 2, {"temperature": 1.0}),
         Setting("dbkon", 5),
         Setting("dbkon", 3, {"alpha": 2.0}),
         Setting("rkon", 1),
@@ -65,15 +64,15 @@ def test_settings_compared_are_settings_measured(problem):
     ]
     shared = {"n_candidates": 8, "trials": 200, "key": jax.random.key(4)}
     reports = compare_strategies(problem, settings, **shared)
-    assert reports[1].loss.emse == reports[5].loss.emse
-    assert paired_difference(reports[1].loss.emse, reports[5].loss.emse).standard_error == 0
+    assert reports[1].loss.emse == reports[4].loss.emse
+    assert paired_difference(reports[1].loss.emse, reports[4].loss.emse).standard_error == 0
     for (name, k, options), together in zip(settings, reports, strict=True):
         alone = measure(problem, name, k=k, options=options, **shared)
         assert (together.strategy, together.k) == (name, k)
         np.testing.assert_allclose(
             _numbers(together), _numbers(alone), rtol=1e-9, atol=1e-12, err_msg=f"{name}, K = {k}"
         )
-    different = [reports[i].loss.variance.value for i in (0, 3, 4)]
+    different = [reports[i].loss.variance.value for i in (0, 2, 3)]
     assert len(set(different)) == 3
 
 
@@ -121,9 +120,17 @@ def test_similarity_is_that_of_the_pairs_kept():
     np.testing.assert_allclose(found, [1.0, (np.mean(pairs) + 1.0) / 2], rtol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def keeping_all(problem):
+    """Each strategy where K = N; one program compiles in a third of the time of six."""
+    settings = [Setting(name, 4) for name in sorted(strategies())]
+    reports = compare_strategies(problem, settings, n_candidates=4, trials=1000, key=jax.random.key(6))
+    return {report.strategy: report for report in reports}
+
+
 @pytest.mark.parametrize("name", sorted(strategies()))
-def test_every_strategy_is_measured_and_keeping_all_is_unbiased(problem, name):
-    found = measure(problem, name, n_candidates=4, k=4, trials=1000, key=jax.random.key(6))
+def test_every_strategy_is_measured_and_keeping_all_is_unbiased(keeping_all, name):
+    found = keeping_all[name]
     within(found.loss.bias_squared, 0.0)
     within(found.loss.k_eff, 4.0)
     within(found.coverage.total_variation, found.coverage.rkon_total_variation)

@@ -229,6 +229,7 @@ def published_run(key):
     return mdn_nll(trained.last, prompts[20:], responses[20:]).mean()
 
 
+@pytest.mark.stress
 def test_after_400_steps_a_batch_of_runs_agrees_with_single_runs_in_distribution():
     """The runs themselves do not: training amplifies rounding. So means and spreads are compared, pair by pair."""
     alone, together = (replicate(published_run, jax.random.key(7), 240, block=block) for block in (1, 8))
