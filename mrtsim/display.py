@@ -43,7 +43,13 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = (), indent: str = "  ") -> str:
-    """Rows as aligned columns: text to the left, numbers to the right."""
+    """Rows as aligned columns: text to the left, numbers to the right.
+
+    Args:
+        rows: cells, text or numbers.
+        header: names of the columns; none by default.
+        indent: what every line starts with.
+    """
     cells = [list(header)] if header else []
     cells += [[_cell(cell) for cell in row] for row in rows]
     columns = range(max(map(len, cells), default=0))

@@ -37,10 +37,10 @@ class Estimate:
         """The interval value ± t · standard error.
 
         Args:
-            value: The estimate.
-            standard_error: Its standard error, in the same unit.
-            freedom: Degrees of freedom of the t distribution; infinite for the normal distribution.
-            confidence: Probability that the interval is meant to hold, two-sided.
+            value: the estimate.
+            standard_error: its standard error, in the same unit.
+            freedom: degrees of freedom of the t distribution; infinite for the normal distribution.
+            confidence: probability that the interval is meant to hold, two-sided.
         """
         half = t_quantile(freedom, confidence) * standard_error
         return cls(value, value - half, value + half, standard_error)

@@ -22,7 +22,13 @@ Loss = Callable[[Any, Float[Array, "prompts d"], Float[Array, "prompts k"]], Flo
 def squared_loss(
     model: Callable[[Array], Array], prompts: Float[Array, "prompts d"], responses: Float[Array, "prompts k"]
 ) -> Float[Array, "prompts k"]:
-    """(y - model(x))^2, the loss of E1."""
+    """(y - model(x))^2, the loss of E1.
+
+    Args:
+        model: called on the prompts.
+        prompts: (prompts, d).
+        responses: (prompts, k).
+    """
     return jnp.square(responses - model(prompts)[:, None])
 
 
@@ -40,5 +46,11 @@ def mdn_nll(
     prompts: Float[Array, "prompts d"],
     responses: Float[Array, "prompts k"],
 ) -> Float[Array, "prompts k"]:
-    """The MDN's negative log-likelihood in nats, the loss of E2 to E6."""
+    """The MDN's negative log-likelihood in nats, the loss of E2 to E6.
+
+    Args:
+        model: called on the prompts.
+        prompts: (prompts, d).
+        responses: (prompts, k).
+    """
     return mixture_nll(model(prompts), responses)

@@ -52,24 +52,24 @@ def replicate(
     p of P runs the blocks b = p mod P, and every process gets the whole answer.
 
     Args:
-        fn: A pure function of a key and of `args` that returns a pytree of small arrays. It is compiled once for each
+        fn: a pure function of a key and of `args` that returns a pytree of small arrays. It is compiled once for each
             shape of its arguments: pass what changes between settings as `args`, not in a new closure.
-        key: Replicate i gets `jax.random.fold_in(key, i)`.
-        n: Number of replicates.
-        args: Pytrees, the same for every replicate. Arrays and numbers are dynamic (new values do not recompile),
+        key: replicate i gets `jax.random.fold_in(key, i)`.
+        n: number of replicates.
+        args: pytrees, the same for every replicate. Arrays and numbers are dynamic (new values do not recompile),
             everything else in them is static.
-        block: Replicates per compiled unit. By default `block_size`, from the shapes and the kind of device. Set it to
+        block: replicates per compiled unit. By default `block_size`, from the shapes and the kind of device. Set it to
             make the first replicates of a long run equal, to the last bit, to those of a short one.
-        memory: Bound in bytes on the blocks in flight; by default half of the machine's (or the devices') memory.
-        threads: Blocks in flight; by default one thread per core on CPU, two per device elsewhere.
-        devices: Local devices to use in turn; by default all.
-        progress: A label; shows a progress bar with rate and time left where standard error is a terminal.
+        memory: bound in bytes on the blocks in flight; by default half of the machine's (or the devices') memory.
+        threads: blocks in flight; by default one thread per core on CPU, two per device elsewhere.
+        devices: local devices to use in turn; by default all.
+        progress: a label; shows a progress bar with rate and time left where standard error is a terminal.
 
     Returns:
         What `fn` returns, with each leaf stacked to a NumPy array of shape (n, ...).
 
     Raises:
-        InputError: One block alone exceeds `memory`, or a number among the arguments is impossible.
+        InputError: one block alone exceeds `memory`, or a number among the arguments is impossible.
     """
     plan = prepare(fn, key, n, *args, block=block, devices=devices)
     return assemble(plan, dict(run(plan, memory=memory, threads=threads, progress=progress)))
@@ -98,6 +98,17 @@ def moments(
 
     Blocks merge in block order (Chan, Golub and LeVeque 1983), so that the bits do not depend on which thread or host
     computed a block. The arguments are those of `replicate`; the variance needs n >= 2 and is NaN otherwise.
+
+    Args:
+        fn: as for `replicate`.
+        key: replicate i gets `jax.random.fold_in(key, i)`.
+        n: number of replicates.
+        args: pytrees, the same for every replicate.
+        block: replicates per compiled unit.
+        memory: bound in bytes on the blocks in flight.
+        threads: blocks in flight.
+        devices: local devices to use in turn.
+        progress: a label; shows a progress bar.
     """
     plan = prepare(fn, key, n, *args, block=block, devices=devices)
     total = None
@@ -170,7 +181,16 @@ def prepare(
     block: int | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Plan:
-    """Check and trace a call of `replicate`."""
+    """Check and trace a call of `replicate`.
+
+    Args:
+        fn: as for `replicate`.
+        key: seeds the replicates.
+        n: number of replicates.
+        args: pytrees, the same for every replicate.
+        block: replicates per compiled unit.
+        devices: local devices to use in turn.
+    """
     if not 1 <= n < 2**32:
         raise InputError(f"n (the number of replicates) must be between 1 and 2^32 - 1, got {n}")
     if block is not None and block < 1:
@@ -197,7 +217,14 @@ def run(
     threads: int | None = None,
     progress: str | None = None,
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Yield (block index, leaves of shape (block, ...)) in block order, for this process's blocks."""
+    """Yield (block index, leaves of shape (block, ...)) in block order, for this process's blocks.
+
+    Args:
+        plan: what `prepare` returned.
+        memory: bound in bytes on the blocks in flight; by default half of the machine's memory.
+        threads: blocks in flight; by default as many as the hardware can use.
+        progress: a label; shows a progress bar.
+    """
     labels = None if progress is None else [progress]
     # Closed here, not by the garbage collector: who stops early leaves no thread behind.
     with closing(run_several([plan], memory=memory, threads=threads, progress=labels)) as blocks:
@@ -217,6 +244,13 @@ def run_several(
 
     Yields (number of the plan, block index, leaves) in that order, without the blocks in `done`. `progress` holds one
     label per plan.
+
+    Args:
+        plans: what `prepare` returned, all of one program.
+        done: per plan the indices of blocks to leave out.
+        memory: bound in bytes on the blocks in flight; by default half of the machine's memory.
+        threads: blocks in flight; by default as many as the hardware can use.
+        progress: labels, one per plan; shows a progress bar.
     """
     first = plans[0]
     mine = [
@@ -397,7 +431,13 @@ def block_bytes(plan: Plan) -> int:
 
 
 def workers(plan: Plan, memory: float | None = None, threads: int | None = None) -> int:
-    """Number of blocks in flight: as many as the hardware can use and the memory bound allows."""
+    """Number of blocks in flight: as many as the hardware can use and the memory bound allows.
+
+    Args:
+        plan: what `prepare` returned.
+        memory: bound in bytes on the blocks in flight; by default half of the machine's memory.
+        threads: blocks in flight; by default as many as the hardware can use.
+    """
     if threads is None:
         threads = usable_cores() if on_cpu(plan.devices[0]) else 2 * len(plan.devices)
     if threads < 1:

@@ -204,7 +204,13 @@ def plot_rollouts(groups: Sequence[Mapping[str, Any]], best: Mapping[str, Any] |
 
 
 def plot_sizes(rows: Sequence[tuple[int, int, float, float]], across: str, up: str) -> Figure:
-    """A variance against a size at one budget, the best marked; rows are (size, prompts, variance, regret)."""
+    """A variance against a size at one budget, the best marked; rows are (size, prompts, variance, regret).
+
+    Args:
+        rows: size, prompts, variance and regret of each size.
+        across: label of the sizes.
+        up: label of the variance.
+    """
     figure = Figure(figsize=(4.2, 2.8), layout="constrained")
     axes = figure.subplots()
     sizes, prompts, variance, _ = zip(*rows, strict=True)

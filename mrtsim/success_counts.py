@@ -63,6 +63,11 @@ def subset_share(counts: Floats, trials: Floats, size: int) -> Floats:
     """C(c, m) / C(n, m), the share of a prompt's subsets of m responses that lie within c of its n.
 
     It estimates the m-th power of the probability without bias, for m <= n (a U-statistic; Hoeffding 1948).
+
+    Args:
+        counts: c, whole numbers.
+        trials: n, whole numbers.
+        size: m.
     """
     share = np.ones(np.broadcast_shapes(np.shape(counts), np.shape(trials)))
     for j in range(size):

@@ -55,6 +55,11 @@ def pools(
 
     Values are small whole numbers, so that a counter-example can be read; without ties rewards are a permutation and
     embeddings lie at different angles.
+
+    Args:
+        n: candidates per prompt.
+        prompts: number of prompts.
+        ties: whether rewards and similarities may tie.
     """
     if ties:
         rewards = arrays.arrays(np.float64, (prompts, n), elements=st.integers(-2, 2).map(float))
@@ -120,6 +125,13 @@ def check_unbiased(name: str, *, n: int = 6, k: int = 2, draws: int = 20_000, ma
     That is when the mean over the kept is unbiased for the mean over the pool, for every loss (Horvitz and Thompson
     1952). A strategy that is not random can only be unbiased for K = N, so it fails. Frequencies over `draws` keys are
     compared in standard errors; the bound is five, which an unbiased strategy passes with probability above 0.9999.
+
+    Args:
+        name: a registered strategy.
+        n: N.
+        k: K.
+        draws: keys per pool, of a random strategy.
+        max_examples: number of pools.
 
     Raises:
         CheckFailed: with the candidate that is kept too often or too rarely.

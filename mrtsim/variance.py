@@ -98,7 +98,7 @@ def estimator_variance(
     The target is the population loss E_x E_{y|x} l unless `population` or `candidates` say otherwise.
 
     Args:
-        components: The variance components. With `redundancy` r, `group` enters as r V_g / N_p.
+        components: the variance components. With `redundancy` r, `group` enters as r V_g / N_p.
         n_prompts: N_p, whole numbers of at least 1.
         responses_per_prompt: K, whole numbers of at least 1.
         population: P, for the loss of a *given* set of P prompts from which N_p are drawn without replacement.
@@ -114,7 +114,7 @@ def estimator_variance(
         The variance, a float where every argument is a number, else an array.
 
     Raises:
-        InputError: A number out of range, or a combination for which there is no such formula.
+        InputError: a number out of range, or a combination for which there is no such formula.
     """
     n, k = _counts("n_prompts", n_prompts), _counts("responses_per_prompt", responses_per_prompt)
     rho, r = np.asarray(response_correlation, float), np.asarray(redundancy, float)
@@ -148,18 +148,18 @@ def crossed_variance(
     """Variance of the mean loss of a crossed design: V_p/N + V_j/J + V_pj/(NJ) + V_r/(NJK).
 
     Args:
-        components: The four variance components.
+        components: the four variance components.
         n_prompts: N, whole numbers of at least 1.
         n_judges: J, whole numbers of at least 1.
         responses_per_cell: K, whole numbers of at least 1.
-        fixed_judges: Whether the target is the mean over these judges, not over all that could be drawn: without
+        fixed_judges: whether the target is the mean over these judges, not over all that could be drawn: without
             V_j/J.
 
     Returns:
         The variance, a float where every argument is a number, else an array.
 
     Raises:
-        InputError: A number below 1 or not whole.
+        InputError: a number below 1 or not whole.
     """
     n, j = _counts("n_prompts", n_prompts), _counts("n_judges", n_judges)
     k = _counts("responses_per_cell", responses_per_cell)
@@ -176,7 +176,7 @@ def effective_responses(responses_per_prompt: ArrayLike, response_correlation: A
     where the mean does not vary at all and K_eff is infinite, and 1, where K_eff is 1; one response counts as one.
 
     Raises:
-        InputError: Rho outside its range, or K not a whole number of at least 1.
+        InputError: rho outside its range, or K not a whole number of at least 1.
     """
     k, rho = np.broadcast_arrays(
         _counts("responses_per_prompt", responses_per_prompt), np.asarray(response_correlation, float)
@@ -215,7 +215,7 @@ def selected_components(
             distribution: V_x is the weighted variance without a correction for a sample of prompts.
 
     Raises:
-        InputError: A correlation out of range, a negative variance, weights without mass.
+        InputError: a correlation out of range, a negative variance, weights without mass.
     """
     mean, spread = np.asarray(means, float), _non_negative("variances", variances)
     weight = np.ones_like(mean) if weights is None else _non_negative("weights", weights)
@@ -242,7 +242,7 @@ def unequal_estimator_variance(
     """Variance of the estimate when prompt i has K_i responses.
 
     Args:
-        components: The variance components; `group` is taken as part of the variance between prompts.
+        components: the variance components; `group` is taken as part of the variance between prompts.
         responses: (prompts,) the numbers K_i, at least 1.
         weighting: "prompt" for the equally weighted mean of prompt means, V_x / N_p + V_{y|x} sum 1 / (N_p^2 K_i);
             "response" for the mean over rows, which plain training takes,
@@ -253,7 +253,7 @@ def unequal_estimator_variance(
             term in V_{y|x}, which holds only for K_i that do not depend on the prompt.
 
     Raises:
-        InputError: Shapes that differ, K_i below 1, a negative variance, an unknown weighting.
+        InputError: shapes that differ, K_i below 1, a negative variance, an unknown weighting.
     """
     k = _counts("responses", responses)
     if k.ndim != 1 or k.size == 0:
@@ -279,12 +279,12 @@ def grouped_estimator_variance(
     give `estimator_variance(..., redundancy=r)`.
 
     Args:
-        components: The three variance components.
+        components: the three variance components.
         group_sizes: (groups,) r_g, the number of prompts in each group, at least 1.
         responses_per_prompt: K.
 
     Raises:
-        InputError: A size or K below 1.
+        InputError: a size or K below 1.
     """
     sizes, k = _counts("group_sizes", group_sizes), _counts("responses_per_prompt", responses_per_prompt)
     if sizes.ndim != 1 or sizes.size == 0:

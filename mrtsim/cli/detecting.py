@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 def add_detect(group: Any, goal: Any, *, confidence: bool) -> None:
-    """`--detect` among the goals, `--power` and `--correlation`; `--confidence` where the command has none."""
+    """`--detect` among the goals, `--power` and `--correlation`; `--confidence` where the command has none.
+
+    Args:
+        group: takes `--power`, `--correlation` and `--confidence`.
+        goal: the goals, of which one is given.
+        confidence: whether the command lacks `--confidence`.
+    """
     goal.add_argument(
         "--detect",
         type=positive,
@@ -59,7 +65,15 @@ def detect_plan(
     redundancy: float,
     **caps: Any,
 ) -> PowerPlan:
-    """The cheapest plan that shows `--detect`; `caps` are keywords of `allocate_for_power`."""
+    """The cheapest plan that shows `--detect`; `caps` are keywords of `allocate_for_power`.
+
+    Args:
+        args: the parsed command line.
+        components: V_x, V_{y|x} and V_g.
+        cost: C_p and C_r.
+        redundancy: r, prompts per group.
+        caps: keywords of `allocate_for_power`.
+    """
     from mrtsim.plan.power import allocate_for_power
 
     return allocate_for_power(
@@ -81,7 +95,15 @@ def detect_plot(
     plan: PowerPlan,
     population: int | None = None,
 ) -> None:
-    """Draw the power to show `--detect` against N_p for several K to the file of `--plot`."""
+    """Draw the power to show `--detect` against N_p for several K to the file of `--plot`.
+
+    Args:
+        args: the parsed command line.
+        components: V_x, V_{y|x} and V_g.
+        redundancy: r, prompts per group.
+        plan: the plan, which is marked.
+        population: P, of a given set of prompts.
+    """
     from mrtsim.plan.power import Rule, sampling_of
     from mrtsim.plotting import plot_power, save
 

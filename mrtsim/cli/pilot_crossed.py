@@ -68,7 +68,13 @@ def refuse_judges(args: argparse.Namespace) -> None:
 
 
 def run_crossed(args: argparse.Namespace, rows: Pilot, cost: CrossedCost | None) -> int:
-    """Estimate, plan and print a crossed pilot."""
+    """Estimate, plan and print a crossed pilot.
+
+    Args:
+        args: the parsed command line.
+        rows: losses, prompts and judges.
+        cost: of prompts, cells and responses; None where nothing is planned.
+    """
     from mrtsim.pilot.estimate import estimate_components
 
     assert rows.judges is not None

@@ -176,7 +176,13 @@ def refuse_size(grown: Grown, args: argparse.Namespace) -> None:
 
 
 def plan_arguments(args: argparse.Namespace, grown: Grown, cost: Cost) -> tuple[Any, Cost, dict[str, Any]]:
-    """Components, costs and keywords that `allocate` takes for the growth asked for."""
+    """Components, costs and keywords that `allocate` takes for the growth asked for.
+
+    Args:
+        args: the parsed command line.
+        grown: the pilot and how its corpus grows.
+        cost: of groups, prompts and responses.
+    """
     from fractions import Fraction
 
     from mrtsim.variance import VarianceComponents

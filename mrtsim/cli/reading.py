@@ -15,7 +15,13 @@ def add_files(
     *,
     optional: bool = False,
 ) -> None:
-    """FILE..., `--layout`, `--format` and `--missing-ids`: what `read_columns` takes."""
+    """FILE..., `--layout`, `--format` and `--missing-ids`: what `read_columns` takes.
+
+    Args:
+        parser: takes the arguments.
+        what: which rows the files hold, for the help.
+        optional: whether no file at all is allowed.
+    """
     parser.add_argument(
         "files",
         metavar="FILE",

@@ -60,7 +60,13 @@ class LinearisedModel(eqx.Module):
 
     @classmethod
     def of(cls, loss: Loss, model: Any, prompts: Any) -> LinearisedModel:
-        """Linearise a model at prompts (P, d)."""
+        """Linearise a model at prompts (P, d).
+
+        Args:
+            loss: loss(model, prompts (P, d), responses (P, K)) -> (P, K), which uses the model only by calling it.
+            model: any pytree; its floating-point arrays are the parameters.
+            prompts: (P, d).
+        """
         # Filled up, so that problems of any size share a program.
         filled = np.pad(np.asarray(prompts), ((0, -len(prompts) % 64), (0, 0)), mode="edge")
         linearised = _outputs_and_grams(model, filled)
@@ -206,6 +212,12 @@ def gradient_cosines(
     """Cosines of the gradients of every two responses to a prompt, without the gradients. Traceable.
 
     For a loss that uses the model only by calling it (`Problem.of`, `factored`).
+
+    Args:
+        loss: loss(model, prompts, responses) -> (prompts, n).
+        model: any pytree; its floating-point arrays are the parameters.
+        prompts: (prompts, d).
+        responses: (prompts, n).
     """
     outputs, grams = _outputs_and_grams(model, prompts)
     gradients = LinearisedModel(model, prompts, loss, outputs).rows(responses)[..., 1:]

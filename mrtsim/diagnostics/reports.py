@@ -276,7 +276,16 @@ def error_report(
     cosines: np.ndarray | None,
     truth_variance: Any = 0.0,
 ) -> ErrorReport:
-    """`spread` is the variance of a single kept response, as `moments` gives variances."""
+    """Bias, variance and EMSE of an estimator, from sums over each batch of trials.
+
+    Args:
+        counts: (batches,), trials per batch.
+        sums: sums over each batch of trials.
+        truth: (prompts, ...), the exact expectation.
+        spread: variance of a single kept response, as `moments` gives variances; None where it is not known.
+        cosines: (batches, prompts), sums of the cosines of draws with the truth; None for scalars.
+        truth_variance: variance of a truth that was itself sampled.
+    """
     mean, raw, variance = moments(counts, sums)
     n = without_one(counts)[:, None]
     bias = raw - variance / n - truth_variance
@@ -311,7 +320,16 @@ def coverage_report(
     weights: np.ndarray,
     k: int,
 ) -> CoverageReport:
-    """From sums over each batch of trials, (batches, prompts, ...); `weights` are the true ones, (prompts, modes)."""
+    """Which modes are kept, from sums over each batch of trials.
+
+    Args:
+        counts: (batches,), trials per batch.
+        frequency: (batches, prompts, modes), sums of the share of the kept in each mode.
+        share: (batches, prompts), sums of the share of modes that are kept at all.
+        variation: (batches, prompts), sums of the total variation.
+        weights: (prompts, modes), the true weights.
+        k: K.
+    """
     from scipy.special import xlogy
     from scipy.stats import binom
 

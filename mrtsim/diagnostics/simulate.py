@@ -267,6 +267,15 @@ def compare_strategies(
 
     Arguments and errors as for `measure`. Memory grows with the sum of the Ks.
 
+    Args:
+        problem: as for `measure`.
+        settings: strategies with their K and options.
+        n_candidates: N, responses per pool.
+        trials: rounded up to a multiple of `batches`.
+        key: seeds the trials.
+        batches: groups of trials that standard errors are computed from.
+        replicates: what runs the batches, `montecarlo.replicate` or a sweep's.
+
     Example:
         >>> import jax
         >>> from mrtsim import GaussianModes, Problem, Setting, compare_strategies

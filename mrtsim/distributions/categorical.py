@@ -88,7 +88,13 @@ class Categorical(eqx.Module):
     def sample_responses(
         self, key: PRNGKeyArray, prompts: Float[Array, "*batch 1"], n: int
     ) -> tuple[Float[Array, "*batch n"], Int[Array, "*batch n"]]:
-        """Draw n responses to each prompt; returns them and the outcome number of each."""
+        """Draw n responses to each prompt; returns them and the outcome number of each.
+
+        Args:
+            key: seeds the draws.
+            prompts: (..., 1).
+            n: responses per prompt.
+        """
         u = jax.random.uniform(key, (*prompts.shape[:-1], n, 1), prompts.dtype)
         bounds = jnp.cumsum(self._row(self.probabilities, prompts), axis=-1)[..., None, :-1]
         outcomes = jnp.sum(u >= bounds, axis=-1)

@@ -70,6 +70,13 @@ def conditional_cumulants(
     """Mean, variance, third and fourth cumulant of the loss given each prompt, by quadrature.
 
     Traceable; computes in the dtype of the prompts, so call it in `jax.enable_x64(True)` for float64.
+
+    Args:
+        loss: loss(model, prompts, responses) -> (prompts, responses).
+        model: what the loss takes.
+        distribution: p(y|x), with `quadrature`.
+        prompts: (prompts, d).
+        rule: the quadrature rule per mode; by default the distribution's own.
     """
     responses, weights = distribution.quadrature(prompts, rule)
     losses = loss(model, prompts, responses)
@@ -98,7 +105,7 @@ def decompose(
         loss: `loss(model, prompts (P, d), responses (P, K)) -> (P, K)`.
         model: passed to the loss; its floating-point arrays are raised to float64.
         distribution: `WithQuadrature`, and `WithFinitePrompts` (the sum over them is exact) or `WithPromptCube`.
-        points: Sobol points a randomisation, a power of two.
+        points: sobol points a randomisation, a power of two.
         randomisations: independent scrambles, from whose spread the standard errors come.
         seed: of the scrambles.
         rule: for the response. By default the first of Gauss-Hermite 12 and finer and finer panels that a finer,

@@ -31,7 +31,13 @@ def paper_centre(prompts: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
 
 
 def checked_probabilities(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Probabilities of a given shape that sum to 1 over the last axis, float64; InputError when they do not."""
+    """Probabilities of a given shape that sum to 1 over the last axis, float64; InputError when they do not.
+
+    Args:
+        name: what the message calls them.
+        given: array-like; None stands for equal probabilities.
+        shape: of the answer.
+    """
     values = np.asarray(given, np.float64)
     if values.shape != shape:
         raise InputError(f"{name} must have shape {shape}, not {values.shape}")
@@ -119,7 +125,13 @@ class GaussianModes(eqx.Module):
     def sample_responses(
         self, key: PRNGKeyArray, prompts: Float[Array, "*batch d"], n: int
     ) -> tuple[Float[Array, "*batch n"], Int[Array, "*batch n"]]:
-        """Draw n responses to each prompt; returns them and the mode of each."""
+        """Draw n responses to each prompt; returns them and the mode of each.
+
+        Args:
+            key: seeds the draws.
+            prompts: (..., d).
+            n: responses per prompt.
+        """
         dtype = prompts.dtype
         u, noise = _one_draw(key, (*prompts.shape[:-1], n), dtype)
         bounds = jnp.cumsum(jnp.asarray(self.weights, dtype))[:-1]
@@ -196,6 +208,13 @@ class GaussianModes(eqx.Module):
         functions and kinks, an estimate for jumps, and blind to features narrower than the finest panel (1/37 of a
         standard deviation): check the mass of a weighted density yourself. At most `max_values` responses (or one
         node a mode) are evaluated at a time.
+
+        Args:
+            fn: maps responses (prompts, q) to values (prompts, q, ...).
+            prompts: (prompts, d).
+            smooth: whether fn is smooth on the scale of a mode, so that Gauss-Hermite is a start.
+            tolerance: of the largest error, relative to E|fn(y)|.
+            max_values: responses that are evaluated at a time, or one node per mode.
         """
         with jax.enable_x64(True):
             x = jnp.asarray(np.asarray(prompts, np.float64))

@@ -26,7 +26,13 @@ class Distribution(Protocol):
         ...
 
     def sample_responses(self, key: PRNGKeyArray, prompts: Any, n: int) -> tuple[Array, Any]:
-        """Draw n responses to each prompt, (..., n), and the number of each one's mode; None without `NamedModes`."""
+        """Draw n responses to each prompt, (..., n), and the number of each one's mode; None without `NamedModes`.
+
+        Args:
+            key: seeds the draws.
+            prompts: (..., d).
+            n: responses per prompt.
+        """
         ...
 
     def reward(self, prompts: Any, responses: Any) -> Any:
@@ -94,7 +100,13 @@ def missing(distribution: Any, part: type) -> list[str]:
 
 
 def require(distribution: Any, part: type, purpose: str) -> None:
-    """Raise InputError unless a distribution has a protocol; the message names what it lacks and for which purpose."""
+    """Raise InputError unless a distribution has a protocol; the message names what it lacks and for which purpose.
+
+    Args:
+        distribution: what was given.
+        part: the protocol.
+        purpose: what needs it, for the message.
+    """
     if not isinstance(distribution, part):
         raise InputError(
             f"{type(distribution).__name__} lacks {', '.join(missing(distribution, part))}, which {purpose} needs: "

@@ -28,6 +28,11 @@ def panels(count: int, order: int, half_width: float = 10.0) -> Rule:
     """`count` equal panels over [-half_width, half_width], Gauss-Legendre of `order` in each, times the density.
 
     Ten standard deviations leave out 1.5e-23 of the mass.
+
+    Args:
+        count: number of panels.
+        order: nodes per panel.
+        half_width: in standard deviations.
     """
     edges = np.linspace(-half_width, half_width, count + 1)
     nodes, weights = roots_legendre(order)
@@ -59,14 +64,27 @@ def parts(rule: Rule, size: int) -> list[Rule]:
 
 @eqx.filter_jit
 def quadrature(distribution: Any, prompts: Array, rule: Rule | None) -> tuple[Array, Array]:
-    """The distribution's `quadrature`, compiled."""
+    """The distribution's `quadrature`, compiled.
+
+    Args:
+        distribution: has `quadrature`.
+        prompts: (prompts, d).
+        rule: nodes and weights per mode; None for the distribution's own.
+    """
     return distribution.quadrature(prompts, rule)
 
 
 def weighted_sums(
     distribution: Any, fn: Callable[[Array], Array], prompts: Array, parts: list[Rule | None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums over the nodes of all parts of weight fn and of its absolute value."""
+    """Sums over the nodes of all parts of weight fn and of its absolute value.
+
+    Args:
+        distribution: has `quadrature`.
+        fn: maps responses (prompts, q) to values (prompts, q, ...).
+        prompts: (prompts, d).
+        parts: rules whose nodes are added up.
+    """
     total = size = np.zeros(())
     for part in parts:
         responses, weights = quadrature(distribution, prompts, part)

@@ -22,12 +22,12 @@ class Cells:
     """The cells of a table that hold responses, sorted by prompt and then by judge.
 
     Attributes:
-        prompts: Index of each cell's prompt, (cells,).
-        judges: Index of each cell's judge, (cells,).
-        counts: Responses in each cell, (cells,).
-        means: Mean loss of each cell less `centre`, (cells,).
-        within: Squared deviations from it, summed, (cells,).
-        centre: Mean loss of all rows.
+        prompts: index of each cell's prompt, (cells,).
+        judges: index of each cell's judge, (cells,).
+        counts: responses in each cell, (cells,).
+        means: mean loss of each cell less `centre`, (cells,).
+        within: squared deviations from it, summed, (cells,).
+        centre: mean loss of all rows.
     """
 
     prompts: Ints
@@ -39,7 +39,13 @@ class Cells:
 
     @classmethod
     def of(cls, losses: Floats, prompt_of: Ints, judge_of: Ints) -> Cells:
-        """From rows, with prompts and judges as integers without gaps."""
+        """From rows, with prompts and judges as integers without gaps.
+
+        Args:
+            losses: (rows,).
+            prompt_of: (rows,), the number of each row's prompt.
+            judge_of: (rows,), the number of each row's judge.
+        """
         n_judges = int(judge_of.max()) + 1
         cell, row_cell = np.unique(prompt_of * n_judges + judge_of, return_inverse=True)
         counts = np.bincount(row_cell).astype(np.float64)
@@ -91,7 +97,7 @@ def henderson_components(cells: Cells) -> CrossedComponents:
     grand total, and the sum of squares, give as many equations as there are unknowns.
 
     Raises:
-        InputError: The cells do not tell the components apart.
+        InputError: the cells do not tell the components apart.
     """
     n, total, totals = cells.counts, cells.counts.sum(), cells.counts * cells.means
 

@@ -117,7 +117,13 @@ def _deviations(sums: PromptSums) -> Pair:
 
 @register_interval_method("0.1.0")
 def version_0_1_0(sums: PromptSums, confidence: float, redundancy: float) -> Limits:
-    """The method of version 0.1.0: unweighted, jackknife with a tail from skewness, MOVER without correlation."""
+    """The method of version 0.1.0: unweighted, jackknife with a tail from skewness, MOVER without correlation.
+
+    Args:
+        sums: the pilot, or several of one design.
+        confidence: level of the intervals.
+        redundancy: r, prompts per group in the corpus that the ratio is for.
+    """
     return _jackknifed(
         sums, confidence, redundancy, unseen_tail(*shape(_deviations(sums)[0]), sums.group_sizes.size)
     )
@@ -125,7 +131,13 @@ def version_0_1_0(sums: PromptSums, confidence: float, redundancy: float) -> Lim
 
 @register_interval_method("jackknife")
 def jackknife(sums: PromptSums, confidence: float, redundancy: float) -> Limits:
-    """The plain delete-one-cluster jackknife of log mean squares, t of clusters - 1; sums by MOVER."""
+    """The plain delete-one-cluster jackknife of log mean squares, t of clusters - 1; sums by MOVER.
+
+    Args:
+        sums: the pilot, or several of one design.
+        confidence: level of the intervals.
+        redundancy: r, prompts per group in the corpus that the ratio is for.
+    """
     return _jackknifed(sums, confidence, redundancy, None)
 
 
@@ -162,6 +174,11 @@ def f_interval(sums: PromptSums, confidence: float, redundancy: float) -> Limits
     """Chi-square and F limits, exact for normal losses of equal variance in balanced pilots; V_x by MOVER.
 
     Source: Searle, Casella and McCulloch 1992, section 3.6; Burdick and Graybill 1992.
+
+    Args:
+        sums: the pilot, or several of one design.
+        confidence: level of the intervals.
+        redundancy: r, prompts per group in the corpus that the ratio is for.
     """
     from scipy import special
 
@@ -214,7 +231,13 @@ def _limits(
 @register_interval_method("bootstrap")
 @np.errstate(divide="ignore", invalid="ignore", over="ignore")
 def bootstrap(sums: PromptSums, confidence: float, redundancy: float) -> Limits:
-    """Percentiles over 200 resamples of whole clusters, the same resamples for every pilot of one design."""
+    """Percentiles over 200 resamples of whole clusters, the same resamples for every pilot of one design.
+
+    Args:
+        sums: the pilot, or several of one design.
+        confidence: level of the intervals.
+        redundancy: r, prompts per group in the corpus that the ratio is for.
+    """
     clusters = sums.group_sizes.size
     rng = np.random.default_rng(0)
     blocks = []

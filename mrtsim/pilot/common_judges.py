@@ -86,7 +86,7 @@ def cells_by_column(losses: Floats, prompt_of: Ints, columns: Mapping[str, Any])
     Args:
         losses: (rows,).
         prompt_of: (rows,), prompts as integers without gaps.
-        columns: Labels (rows,) by the name of their column.
+        columns: labels (rows,) by the name of their column.
     """
     found = {}
     for name, labels in columns.items():
@@ -102,9 +102,9 @@ def common_judge_warnings(
     """A warning per column whose ids differ alike in all prompts, though nobody said that they are common.
 
     Args:
-        columns: The cells of prompts and ids, by the name of the ids' column.
-        remedy: What to say instead, by the name of a column.
-        standard_error: Of the mean, as a one-way pilot has it.
+        columns: the cells of prompts and ids, by the name of the ids' column.
+        remedy: what to say instead, by the name of a column.
+        standard_error: of the mean, as a one-way pilot has it.
     """
     tests = {
         name: (cells, test) for name, cells in columns.items() if (test := judge_test(cells)) is not None

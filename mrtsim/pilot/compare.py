@@ -343,7 +343,13 @@ def difference_mean_squares(
 
 
 def prompt_weights(counts: Floats, d: Floats, response: Floats) -> Floats:
-    """Weights of least variance, as for the mean squares of a pilot; equal where the counts are. (..., prompts)"""
+    """Weights of least variance, as for the mean squares of a pilot; equal where the counts are. (..., prompts)
+
+    Args:
+        counts: responses per prompt, (prompts,).
+        d: differences, (..., prompts).
+        response: mean square of responses, (...).
+    """
     by = Weighted(np.ones(d.shape))
     if np.ptp(counts) > 1e-9 * counts.max():
         m = np.asarray(response)[..., None]

@@ -46,17 +46,17 @@ class CrossedEstimate(Display):
     the standard error are NaN, and a warning says so.
 
     Attributes:
-        components: Raw estimates, which may be negative.
+        components: raw estimates, which may be negative.
         prompt: V_p, in squared units of the loss.
         judge: V_j.
         interaction: V_pj; None with one response per cell, where `response` is V_e = V_pj + V_r.
         response: V_r, or V_e.
-        mean: Mean over prompts of the mean loss.
-        standard_error: Its standard error, for judges drawn at random or, with `fixed_judges`, for these judges.
-        mean_interval: The mean with its confidence limits.
+        mean: mean over prompts of the mean loss.
+        standard_error: its standard error, for judges drawn at random or, with `fixed_judges`, for these judges.
+        mean_interval: the mean with its confidence limits.
         responses_per_cell: K; None where cells are missing or unequal.
-        fixed_judges: Whether the target is the mean over these judges.
-        warnings: What a reader must know before acting on the numbers.
+        fixed_judges: whether the target is the mean over these judges.
+        warnings: what a reader must know before acting on the numbers.
     """
 
     components: CrossedComponents
@@ -166,11 +166,11 @@ def estimate_crossed(
         losses: (rows,), one row per response in any order; or (prompts, judges) without `prompts`.
         prompts: (rows,), which prompt each row belongs to.
         judges: (rows,), which judge; or (judges,), one per column, without `prompts`.
-        fixed_judges: Whether the mean's standard error is for these judges alone. By default judges are a sample.
-        confidence: Level of the intervals.
+        fixed_judges: whether the mean's standard error is for these judges alone. By default judges are a sample.
+        confidence: level of the intervals.
 
     Raises:
-        InputError: A loss is not finite, a label is missing, there is one prompt or one judge, no two prompts share a
+        InputError: a loss is not finite, a label is missing, there is one prompt or one judge, no two prompts share a
             judge, or nothing is left between the responses.
     """
     if not 0 < confidence < 1:
@@ -208,7 +208,13 @@ def estimate_crossed(
 
 
 def mean_squares(means: Floats, within: Floats | float, per_cell: int) -> Squares:
-    """Mean squares of the cell means (prompts, judges) and of the squares inside the cells."""
+    """Mean squares of the cell means (prompts, judges) and of the squares inside the cells.
+
+    Args:
+        means: (prompts, judges).
+        within: sum of squares inside the cells.
+        per_cell: responses per cell.
+    """
     n, j = means.shape
     rows, columns, grand = means.mean(1), means.mean(0), means.mean()
     residual = means - rows[:, None] - columns + grand
@@ -222,7 +228,14 @@ def mean_squares(means: Floats, within: Floats | float, per_cell: int) -> Square
 
 
 def crossed_components(squares: Squares, n_prompts: int, n_judges: int, per_cell: int) -> CrossedComponents:
-    """Components by equating mean squares to their expectations."""
+    """Components by equating mean squares to their expectations.
+
+    Args:
+        squares: mean squares of prompts, judges, their interaction, and responses.
+        n_prompts: number of prompts.
+        n_judges: number of judges.
+        per_cell: responses per cell.
+    """
     p, j, e, r = squares
     interaction = 0.0 if per_cell == 1 else (e - r) / per_cell
     return CrossedComponents(
@@ -242,11 +255,11 @@ def mean_uncertainty(
     least MS_p/(NJK) and MS_j/(NJK), with Satterthwaite's degrees of freedom; for fixed ones by MS_p/(NJK), N - 1.
 
     Args:
-        squares: Of a complete table.
+        squares: of a complete table.
         n_prompts: N.
         n_judges: J.
         per_cell: K.
-        fixed_judges: Whether the target is the mean over these judges.
+        fixed_judges: whether the target is the mean over these judges.
     """
     p, j, e, _ = squares
     total = n_prompts * n_judges * per_cell
@@ -331,7 +344,7 @@ def crossed_limits(means: Floats, within: Floats, per_cell: int, confidence: flo
         means: (..., prompts, judges), means of the cells.
         within: (..., prompts), squares inside the cells of each prompt.
         per_cell: K.
-        confidence: Two-sided level.
+        confidence: two-sided level.
     """
     n, j = means.shape[-2:]
     squares = table_mean_squares(means)

@@ -40,14 +40,14 @@ def mean_standard_error(
     `given_prompts_error`.
 
     Args:
-        sums: The pilot.
-        growth: Whether groups are a sample ("new") or all there are ("same").
+        sums: the pilot.
+        growth: whether groups are a sample ("new") or all there are ("same").
         population: P, of given prompts; needs a pilot without groups.
-        candidates: Responses per prompt in given pools; without `population` it changes nothing.
+        candidates: responses per prompt in given pools; without `population` it changes nothing.
         group_population: M_tot, of given groups.
 
     Raises:
-        InputError: There are fewer prompts, candidates or groups than in the pilot, or the options do not go together.
+        InputError: there are fewer prompts, candidates or groups than in the pilot, or the options do not go together.
     """
     n, size = sums.n_prompts, sums.group_sizes
     if candidates is not None and sums.counts.max() > candidates:
@@ -83,7 +83,7 @@ def best_group_size(components: VarianceComponents, cost: Cost, max_group_size: 
     Args:
         components: V_g, V_{x|g} and V_{y|x}; estimates below 0 count as 0.
         cost: C_g, C_p and C_r; a group without a cost costs nothing.
-        max_group_size: The largest r.
+        max_group_size: the largest r.
     """
     most = math.inf if max_group_size is None else max_group_size
     top = max(0.0, components.prompt) * (cost.group or 0.0)

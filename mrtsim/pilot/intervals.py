@@ -90,7 +90,13 @@ def interval_method(name: str) -> IntervalMethod:
 
 @register_interval_method(DEFAULT)
 def weighted(sums: PromptSums, confidence: float, redundancy: float) -> Limits:
-    """Weighted mean squares, jackknife, tails, and MOVER with their correlation (`docs/theory.md` 4.3)."""
+    """Weighted mean squares, jackknife, tails, and MOVER with their correlation (`docs/theory.md` 4.3).
+
+    Args:
+        sums: the pilot, or several of one design.
+        confidence: level of the intervals.
+        redundancy: r, prompts per group in the corpus that the ratio is for.
+    """
     return limits_of(weighted_mean_squares(sums), confidence, redundancy)
 
 
@@ -110,7 +116,7 @@ def limits_of(squares: MeanSquares, confidence: float, redundancy: float, *, inf
         squares: of one or many pilots.
         confidence: two-sided level.
         redundancy: r, prompts per group.
-        inflate: False leaves E at T.
+        inflate: false leaves E at T.
     """
     s, m = squares.between, squares.response
     logs = {"S": np.log(s.without), "M": np.log(m.without)}
@@ -193,6 +199,12 @@ def inflation(x: MeanSquare, error: Floats, quantile: Floats, confidence: float)
 
     A mean square of n contributions of kurtosis k has 2 (n - 1) / (k - 1) degrees of freedom. Its limit is moved out
     by as much as t of these exceeds t of the usual ones, at most by half, and never beyond exp(2.5) times the estimate.
+
+    Args:
+        x: the mean square.
+        error: variance of log X by the jackknife.
+        quantile: of t, for the usual degrees of freedom.
+        confidence: level of the interval.
     """
     degrees = 2.0 * (x.contributions - 1)
     shown = t_quantile(degrees / np.maximum(x.kurtosis - 1, 1e-9), confidence)
@@ -238,7 +250,14 @@ def mover(
 
 
 def around(value: Floats, quantile: Floats, below: Floats, above: Floats) -> Pair:
-    """X exp(-q sqrt(below)), X exp(q sqrt(above)); 0 and infinity where the data cannot bound X."""
+    """X exp(-q sqrt(below)), X exp(q sqrt(above)); 0 and infinity where the data cannot bound X.
+
+    Args:
+        value: X, the estimate.
+        quantile: q.
+        below: variance of log X downwards.
+        above: variance of log X upwards.
+    """
     low, high = value * np.exp(-quantile * np.sqrt(below)), value * np.exp(quantile * np.sqrt(above))
     known = np.isfinite(below) & np.isfinite(above) & (value > 0) & np.isfinite(quantile)
     return np.where(known, low, 0.0), np.where(known, high, np.inf)

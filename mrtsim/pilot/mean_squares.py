@@ -279,6 +279,11 @@ def unseen_tail(skewness: Floats, kurtosis: Floats, clusters: int) -> Floats:
     has more of it than a small sample shows. Where a log-normal with the sample's skewness has a higher kurtosis than
     the sample (and than a normal), the difference over the number of clusters is added. The rule, with the log-normal
     as the yardstick, was chosen by the coverage study, not derived.
+
+    Args:
+        skewness: of the clusters.
+        kurtosis: of the clusters.
+        clusters: how many there are.
     """
     skewness = np.abs(skewness)
     # A log-normal's skewness is x^3 + 3 x with x^2 = exp(sigma^2) - 1: Cardano's root, then its kurtosis.

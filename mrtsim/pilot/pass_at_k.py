@@ -78,7 +78,13 @@ class PassAtKComponents:
         return float(shares @ gains)
 
     def variance(self, n_prompts: int, trials: int, *, population: int | None = None) -> float:
-        """Variance of the mean over N prompts with n responses each; with `population` = N, of these prompts alone."""
+        """Variance of the mean over N prompts with n responses each; with `population` = N, of these prompts alone.
+
+        Args:
+            n_prompts: N.
+            trials: n, responses per prompt.
+            population: N, where the mean over these prompts alone is meant.
+        """
         if population is None:
             return (self.prompt + self.response(trials)) / n_prompts
         if population != n_prompts:
@@ -158,6 +164,11 @@ def pass_at_k_variance(success_rate: ArrayLike, trials: int, k: int) -> Any:
     sum_{j=1}^k C(k, j) C(n - k, k - j) / C(n, k) (q^(2k-j) - q^2k), as two subsets of k that share j responses all fail
     with probability q^(2k-j) (Hoeffding 1948). The delta method, k^2 p q^(2k-1) / n, is the limit of large n: for
     n = k = 10 it is wrong by a factor of three.
+
+    Args:
+        success_rate: p, one or several.
+        trials: n, responses.
+        k: k of pass@k.
 
     Raises:
         InputError: p outside [0, 1], or fewer than k responses.

@@ -19,7 +19,13 @@ METHODS = {"anova": "ANOVA", "ml": "ML", "reml": "REML"}
 
 
 def estimate_row(name: str, estimate: Estimate, meaning: str) -> Row:
-    """A row of a table of estimates."""
+    """A row of a table of estimates.
+
+    Args:
+        name: of the quantity.
+        estimate: with its interval.
+        meaning: a few words.
+    """
     return name, estimate.value, estimate.low, estimate.high, meaning
 
 
@@ -44,7 +50,13 @@ def pilot_rows(pilot: PilotEstimate) -> tuple[tuple[str, ...], list[Row]]:
 def pilot_text(
     pilot: PilotEstimate, loss: str | None = None, more: Iterable[tuple[str, Estimate, str]] = ()
 ) -> str:
-    """How much data a pilot has, its mean, and its estimates with `more` of them."""
+    """How much data a pilot has, its mean, and its estimates with `more` of them.
+
+    Args:
+        pilot: the estimates.
+        loss: what the losses are called.
+        more: further rows: name, estimate, meaning.
+    """
     per_prompt = number(pilot.n_responses / pilot.n_prompts)
     groups = "" if pilot.n_groups is None else f" in {pilot.n_groups} groups"
     header, rows = pilot_rows(pilot)
@@ -83,7 +95,13 @@ def comparison_rows(c: Comparison) -> tuple[tuple[str, ...], list[Row]]:
 
 
 def comparison_text(c: Comparison, names: Sequence[str] = ("A", "B"), word: str = "loss") -> str:
-    """How much data a comparison has, the means, and its estimates."""
+    """How much data a comparison has, the means, and its estimates.
+
+    Args:
+        c: the comparison.
+        names: of the two models.
+        word: what the losses are called.
+    """
     counts = [
         f"{letter} = {name}: {n} response{'s' if n > 1 else ''}"
         for letter, name, n in zip("AB", names, (c.n_responses_a, c.n_responses_b), strict=True)

@@ -167,6 +167,11 @@ def optimal_responses(components: VarianceComponents, cost: Cost, *, redundancy:
     With groups of `redundancy` near-duplicate prompts, V_x is r V_g + V_{x|g}. The answer may lie below 1, is infinite
     where V_x C_r = 0, and NaN where V_{y|x} C_p = 0 as well: then it is undetermined.
 
+    Args:
+        components: V_x, V_{y|x} and V_g.
+        cost: C_p and C_r.
+        redundancy: r, prompts per group.
+
     Raises:
         InputError: a component below 0 or not finite, redundancy below 1.
     """

@@ -98,6 +98,11 @@ class Problem:
 
         Rounding moves N by less than 1, so a convex quadratic in K tells where every K qualifies. Only what lies
         before and beyond is walked, a stair at a time.
+
+        Args:
+            n: N of the plan.
+            k: K of the plan.
+            slack: excess of the objective that is still good, as a share.
         """
         value, zero = Fraction(*self.value(n, k)), self.zero()
         most = zero + (value - zero) * (1 + slack)
@@ -354,12 +359,12 @@ def best_size(
     For laws of the size that are not a + b / size (groups of rollouts, pass@k). Ties go to the cheaper plan.
 
     Args:
-        spread: The variance of one prompt; it must not grow with the size.
-        bound: A lower bound on spread(size) (p + size r) here and at all larger sizes; it must not fall.
+        spread: the variance of one prompt; it must not grow with the size.
+        bound: a lower bound on spread(size) (p + size r) here and at all larger sizes; it must not fall.
         price: p and r, whole numbers.
-        limit: The budget, a whole number that buys one prompt of the least size.
-        least: The smallest size.
-        most: The largest size, infinite where there is no cap.
+        limit: the budget, a whole number that buys one prompt of the least size.
+        least: the smallest size.
+        most: the largest size, infinite where there is no cap.
     """
     p, r = price
     size, best, value = least, (0, 0), math.inf
@@ -383,9 +388,9 @@ def best_first(
     """(the least answer, gap) over choices, tried from the lowest bound up until none that is left can be better.
 
     Args:
-        choices: What is chosen from, whole numbers.
-        bounds: A lower bound of the first entry of each choice's answer, correct to 1e-9 of it.
-        solve: The answer of a choice, compared entry by entry, and the gap of its first entry; None where there is
+        choices: what is chosen from, whole numbers.
+        bounds: a lower bound of the first entry of each choice's answer, correct to 1e-9 of it.
+        solve: the answer of a choice, compared entry by entry, and the gap of its first entry; None where there is
             none.
     """
     best, gap = None, 0.0

@@ -35,7 +35,7 @@ class CrossedCost:
         response: C_r, of each further response in a cell; part of `cell`, so at most as much.
 
     Raises:
-        InputError: A cost that is not finite or below 0, or `response` above `cell`.
+        InputError: a cost that is not finite or below 0, or `response` above `cell`.
     """
 
     prompt: float
@@ -61,7 +61,7 @@ class CrossedPlan(Display):
         n_prompts: N.
         n_judges: J, each of whom sees every prompt.
         responses_per_cell: K, responses to one prompt by one judge.
-        variance: Of the mean loss, in squared units of the loss.
+        variance: of the mean loss, in squared units of the loss.
         cost: N C_p + J C_j + N J (C_c + (K - 1) C_r).
         gap: 0 where the plan is proven best; else no plan is better by more than this share of the variance (with a
             target: of the cost).
@@ -111,17 +111,17 @@ def allocate_judges(
     Args:
         components: V_p, V_j, V_pj and V_r; 0 is allowed, negative estimates are not.
         cost: C_p, C_j, C_c and C_r; 0 is allowed.
-        budget: The most to spend. Give this or `target_variance`.
-        target_variance: The variance to reach at the least cost.
+        budget: the most to spend. Give this or `target_variance`.
+        target_variance: the variance to reach at the least cost.
         n_judges: J, where it is fixed.
-        max_judges: The largest J; 10^6 where it is not given.
-        max_responses: The largest K; 1 where V_pj and V_r could not be told apart.
-        max_prompts: The largest N.
+        max_judges: the largest J; 10^6 where it is not given.
+        max_responses: the largest K; 1 where V_pj and V_r could not be told apart.
+        max_prompts: the largest N.
         n_prompts: N, where it is fixed.
-        fixed_judges: Whether the target is the mean over these `n_judges` judges alone: then V_j does not count.
+        fixed_judges: whether the target is the mean over these `n_judges` judges alone: then V_j does not count.
 
     Raises:
-        InputError: A number out of range, a budget that does not buy one cell, a target that the caps put out of
+        InputError: a number out of range, a budget that does not buy one cell, a target that the caps put out of
             reach, or no finite optimum without a cap.
     """
     v_p, v_j, v_pj, v_r = (

@@ -152,6 +152,11 @@ def plan_regret(ratios: Floats, truth: float, cost: Cost) -> Floats:
 
     At equal budget and with N_p continuous the variance is proportional to (1 + ratio/K) (C_p + K C_r), and the best
     whole K is the K with K (K - 1) <= K*^2 <= K (K + 1).
+
+    Args:
+        ratios: estimates of V_{y|x} / V_x, of any shape.
+        truth: the true ratio.
+        cost: C_p and C_r.
     """
     if cost.response == 0 or cost.prompt == 0:  # the best K is infinite, or 1, whatever the ratio
         return np.zeros_like(ratios)
@@ -274,7 +279,13 @@ def _pilots(
 
 
 def effects(rng: np.random.Generator, shape: tuple[int, ...], skewness: float) -> Floats:
-    """Effects of mean 0, variance 1 and this skewness: normal where it is 0, else log-normal."""
+    """Effects of mean 0, variance 1 and this skewness: normal where it is 0, else log-normal.
+
+    Args:
+        rng: draws them.
+        shape: of the answer.
+        skewness: of their distribution.
+    """
     z = rng.standard_normal(shape)
     if skewness == 0:
         return z

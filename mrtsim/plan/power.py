@@ -236,7 +236,14 @@ def detectable_difference(
 
 
 def detectable(sampling: Sampling, n: int, k: int, rule: Rule) -> Detectable:
-    """`detectable_difference` of a sampling design."""
+    """`detectable_difference` of a sampling design.
+
+    Args:
+        sampling: what the estimate varies by.
+        n: N_p.
+        k: K, or K_B where K_A is fixed.
+        rule: confidence, power and sides of the test.
+    """
     variance, freedom = (float(x) for x in sampling.moments(n, k))
     error = math.sqrt(variance)
     return Detectable(
@@ -251,6 +258,12 @@ def sampling_of(
     redundancy: float = 1.0,
 ) -> Sampling:
     """The variances of a mean, of a difference, or of the difference of two models like one (see the module).
+
+    Args:
+        components: of one model or of a difference.
+        correlation: rho, where the difference of two models like the one is meant.
+        population: P, of a given set of prompts.
+        redundancy: r, prompts per group.
 
     Raises:
         InputError: components that are not 0 or above, or a correlation that is out of range or does not belong.
@@ -481,7 +494,14 @@ class Search:
         return min(max(math.floor(best) if best < math.inf else best, low), high)
 
     def candidates(self, low: float, high: float, most: float, start: float) -> Floats:
-        """The K from low to high whose bound on the cost is at most `most`, thinned where they are many."""
+        """The K from low to high whose bound on the cost is at most `most`, thinned where they are many.
+
+        Args:
+            low: the least K.
+            high: the largest K.
+            most: a cost that some plan reaches.
+            start: K where the bound is least.
+        """
         ends = []
         for direction, end in ((-1, low), (1, high)):
             k, step = start, 1.0
@@ -575,7 +595,14 @@ class Search:
 
 
 def run(ks: Floats, costs: Floats, best: int, slack: float) -> tuple[int, int]:
-    """The run of K around the best whose cost is within `slack` of it."""
+    """The run of K around the best whose cost is within `slack` of it.
+
+    Args:
+        ks: K, increasing.
+        costs: of each.
+        best: place of the best.
+        slack: excess cost that is still good, as a share.
+    """
     good = costs <= costs[best] * (1 + slack)
     low = high = best
     while low > 0 and good[low - 1]:
@@ -586,7 +613,13 @@ def run(ks: Floats, costs: Floats, best: int, slack: float) -> tuple[int, int]:
 
 
 def least(holds: Callable[[Any], Any], start: Floats, most: float) -> Floats:
-    """The least whole numbers from `start` to `most` at which a monotone test holds; infinite where none."""
+    """The least whole numbers from `start` to `most` at which a monotone test holds; infinite where none.
+
+    Args:
+        holds: a test of arrays of whole numbers.
+        start: where each search starts.
+        most: where all end.
+    """
     low, high, step = start - 1, start, 1.0
     missing = ~holds(high)
     while np.any(missing & (high < most)):

@@ -53,6 +53,12 @@ class ThreeLevels:
     ) -> ThreeLevels:
         """The problem, checked to be one that has an optimum.
 
+        Args:
+            components: V_g, V_{x|g} and V_{y|x}.
+            cost: C_g, C_p and C_r.
+            constraints: the goal and the caps of `allocate`.
+            max_group_size: the largest r.
+
         Raises:
             InputError: a number out of range, V_g = 0 without `max_group_size`, or an argument of two levels only.
         """

@@ -53,6 +53,11 @@ def inclusion_probability(exceedance: Any, n_candidates: int, k: int) -> Float[n
     `exceedance` (any shape) is the probability that another response to the prompt has a higher reward; taking it
     instead of u keeps the best candidates precise. The mean over uniform exceedances is K/N. K = N keeps all.
     Raises InputError unless 1 <= K <= N.
+
+    Args:
+        exceedance: P(R > r | x) of each candidate, of any shape.
+        n_candidates: N.
+        k: K, from 1 to N.
     """
     _check(n_candidates, k)
     v = np.asarray(exceedance, np.float64)
@@ -71,6 +76,12 @@ def tied_inclusion_probability(low: Any, high: Any, n_candidates: int, k: int) -
 
     `low` = P(R > r | x) and `high` = P(R >= r | x): the answer is the mean of `inclusion_probability` between them.
     Raises InputError unless 1 <= K <= N.
+
+    Args:
+        low: P(R > r | x) of each candidate.
+        high: P(R >= r | x) of each.
+        n_candidates: N.
+        k: K, from 1 to N.
     """
     _check(n_candidates, k)
     low, high = np.broadcast_arrays(np.asarray(low, np.float64), np.asarray(high, np.float64))
@@ -184,8 +195,18 @@ def rkon_law(
 ) -> KeptLaw:
     """RKoN keeps K i.i.d. responses from p(y|x) itself, whatever N and the reward: no bias, K_eff = K.
 
-    `rule` as in the distribution's `quadrature`. For the error given the pools see `rkon_pool_variance`. Raises
-    InputError unless 1 <= K <= N.
+    For the error given the pools see `rkon_pool_variance`.
+
+    Args:
+        distribution: p(y|x), with `quadrature`.
+        prompts: (prompts, d).
+        n_candidates: N.
+        k: K, from 1 to N.
+        reward: of no effect; every law takes it.
+        rule: as in the distribution's `quadrature`.
+
+    Raises:
+        InputError: K outside 1..N.
     """
     _check(n_candidates, k)
     require(distribution, WithQuadrature, "an exact law")
@@ -218,6 +239,13 @@ def ranked_law(
     Given the nodes of a quadrature rule it approximates a continuous law, each node standing for an atom: this is
     the numeric CDF of an arbitrary reward. Rewards count as equal within 1e-12 of their range, so that rounding does
     not rank nodes that symmetry ties. Raises InputError unless 1 <= K <= N.
+
+    Args:
+        responses: (prompts, q), the nodes.
+        weights: (prompts, q), their probabilities.
+        rewards: (prompts, q).
+        n_candidates: N.
+        k: K, from 1 to N.
     """
     _check(n_candidates, k)
     n = n_candidates
@@ -284,6 +312,14 @@ def bkon_law(
     symmetry, its error is of second order in their spacing: about 1e-6 at the default, which grows with N/K. Where
     they interleave it is of about first order: some 5e-4 at the default, 5e-6 at 16 times as many. A `resolution` that
     is given chooses the second way. Raises InputError unless 1 <= K <= N.
+
+    Args:
+        distribution: p(y|x), with `quadrature`.
+        prompts: (prompts, d).
+        n_candidates: N.
+        k: K, from 1 to N.
+        reward: reward(prompts, responses); by default the distribution's own.
+        resolution: even atoms per mode of the numeric CDF.
     """
     _check(n_candidates, k)
     require(distribution, WithQuadrature, "an exact law")
@@ -311,7 +347,13 @@ def _is_inherited(instance: Any, base: type, *methods: str) -> bool:
 
 
 def exceedance(distribution: GaussianModes, prompts: Any, responses: Any) -> Float[np.ndarray, "prompts q"]:
-    """P(R > r(x, y) | x) for the reward -(y - f(x))^2 of `GaussianModes`, by normal CDFs."""
+    """P(R > r(x, y) | x) for the reward -(y - f(x))^2 of `GaussianModes`, by normal CDFs.
+
+    Args:
+        distribution: the modes.
+        prompts: (prompts, d).
+        responses: (prompts, q).
+    """
     centre = _centre(distribution, prompts)
     distance = np.abs(np.asarray(responses, np.float64) - centre[:, None])
     return _exceedance(distribution, _prompt_scales(distribution, prompts), distance)

@@ -53,6 +53,11 @@ def quality(rewards: Any, alpha: Any = 1.0, mask: Any = None) -> Any:
 
     `rewards` and `mask` (which candidates exist) are (..., candidates), and so is the answer; candidates that do not
     exist get quality 1.
+
+    Args:
+        rewards: (..., candidates).
+        alpha: the power; 0 makes all qualities 1.
+        mask: (..., candidates), which candidates exist; all by default.
     """
     xp = _namespace(rewards, alpha, mask)
     rewards = _floating(xp, rewards)

@@ -138,7 +138,15 @@ class Strategy(NamedTuple):
         return self.picks(key, rows, pool, k, **options).indices
 
     def picks(self, key: PRNGKeyArray | None, rows: Array, pool: Pool, k: int, **options: Any) -> Picks:
-        """The same with the prompts' numbers given, so that a block of prompts answers as it does in the whole."""
+        """The same with the prompts' numbers given, so that a block of prompts answers as it does in the whole.
+
+        Args:
+            key: seeds a random strategy, else None.
+            rows: (prompts,), the number of each prompt in the whole.
+            pool: the candidates of these prompts.
+            k: K.
+            options: of the strategy.
+        """
 
         def one(row: Array, pool: Pool) -> Any:
             own = jax.random.fold_in(key, row) if self.random and key is not None else key

@@ -93,7 +93,20 @@ def select_picks(
     numbers: Any = None,
     **options: Any,
 ) -> Picks:
-    """`select`, and which picks added nothing to the strategy's objective: arrays (prompts, k)."""
+    """`select`, and which picks added nothing to the strategy's objective: arrays (prompts, k).
+
+    Args:
+        strategy: its name.
+        k: K.
+        rewards: (prompts, candidates).
+        embeddings: (prompts, candidates, features).
+        similarity: (prompts, candidates, candidates).
+        mask: (prompts, candidates), which candidates exist.
+        key: seeds a random strategy.
+        shape: (prompts, candidates), where none of the arrays tells.
+        numbers: (prompts,), the prompts' numbers in the whole.
+        options: of the strategy.
+    """
     method = registry.strategy(strategy)
     options, needs = method.resolve(options)
     pool, shape = _checked(method.name, needs, rewards, embeddings, similarity, mask, shape)

@@ -21,14 +21,26 @@ def _noise(key: PRNGKeyArray, n: int) -> Array:
 
 @register_strategy("rkon", random=True, nested=True)
 def rkon(key: PRNGKeyArray, pool: Pool, k: int) -> Array:
-    """Random-K-of-N: uniform without replacement."""
+    """Random-K-of-N: uniform without replacement.
+
+    Args:
+        key: seeds the choice.
+        pool: the candidates of one prompt.
+        k: K.
+    """
     exists = pool.exists()
     return jax.lax.top_k(jnp.where(exists, _noise(key, exists.size), -1), k)[1]
 
 
 @register_strategy("bkon", needs=("rewards",), nested=True)
 def bkon(key: None, pool: Pool, k: int) -> Array:
-    """Best-K-of-N: the k highest rewards."""
+    """Best-K-of-N: the k highest rewards.
+
+    Args:
+        key: none, nothing is random.
+        pool: the candidates of one prompt.
+        k: K.
+    """
     return jax.lax.top_k(jnp.where(pool.exists(), pool.rewards, -jnp.inf), k)[1]
 
 
@@ -91,7 +103,14 @@ def _mixed(words: Array) -> Array:
 
 @register_strategy("dkon", needs=("similarity",), nested=True, check=_checked_ties)
 def dkon(key: PRNGKeyArray | None, pool: Pool, k: int, *, ties: str = "index") -> Picks:
-    """Diverse-K-of-N: greedy on the GRADES objective with quality 1."""
+    """Diverse-K-of-N: greedy on the GRADES objective with quality 1.
+
+    Args:
+        key: seeds the choice among ties at random.
+        pool: the candidates of one prompt.
+        k: K.
+        ties: as for `dbkon`.
+    """
     return Picks(*greedy(pool.similarities(), None, k, pool.mask, **_tie_rule(key, pool, ties)))
 
 
@@ -102,6 +121,13 @@ def dbkon(key: PRNGKeyArray | None, pool: Pool, k: int, *, alpha: Any = 1.0, tie
     Rewards are scaled to [0, 1] within the pool before the power, so they may be negative, and have no unit. `ties`
     decides among equal gains: by the lowest "index" (the paper's rule), the largest "reward", "diverse" (the largest
     gain with quality 1), or at "random".
+
+    Args:
+        key: seeds the choice among ties at random.
+        pool: the candidates of one prompt.
+        k: K.
+        alpha: the power.
+        ties: "index", "reward", "diverse" or "random".
     """
     qualities = quality(jnp.asarray(pool.rewards), alpha, pool.mask)
     return Picks(*greedy(pool.similarities(), qualities, k, pool.mask, **_tie_rule(key, pool, ties)))
@@ -112,6 +138,11 @@ def filtered_max_min(key: None, pool: Pool, k: int) -> Array:
     """The simulations' selector: of the rewards from the median up, the best, then always the farthest from those kept.
 
     Where fewer than k reach the median, the k best.
+
+    Args:
+        key: none, nothing is random.
+        pool: the candidates of one prompt.
+        k: K.
     """
     exists = pool.exists()
     rewards = jnp.where(exists, pool.rewards, -jnp.inf)
@@ -142,6 +173,12 @@ def gumbel(key: PRNGKeyArray, pool: Pool, k: int, *, temperature: Any = 1.0) -> 
     """Reward-weighted sampling without replacement: each next with probability proportional to exp(reward/temperature).
 
     By Gumbel top-k (Kool, van Hoof, Welling 2019). Temperature 0 is BKoN, infinity RKoN.
+
+    Args:
+        key: seeds the choice.
+        pool: the candidates of one prompt.
+        k: K.
+        temperature: from 0 to infinity.
     """
     exists = pool.exists()
     rewards = jnp.asarray(pool.rewards)
