@@ -48,9 +48,9 @@ from .plan.pilot_design import PilotDesign as PilotDesign
 from .plan.pilot_design import cheapest_pilot as cheapest_pilot
 from .plan.pilot_design import plan_pilot as plan_pilot
 from .plan.power import Detectable as Detectable
-from .plan.power import PowerPlan as PowerPlan
-from .plan.power import allocate_for_power as allocate_for_power
 from .plan.power import detectable_difference as detectable_difference
+from .plan.power_search import PowerPlan as PowerPlan
+from .plan.power_search import allocate_for_power as allocate_for_power
 from .plan.rollouts import GradientComponents as GradientComponents
 from .plan.rollouts import GroupPlan as GroupPlan
 from .plan.rollouts import SuccessRates as SuccessRates

@@ -9,7 +9,7 @@ import pytest
 import mrtsim as mrt
 from mrtsim.cli import main
 from mrtsim.display import html_table, plain
-from mrtsim.plan.power import allocate_for_power
+from mrtsim.plan.power_search import allocate_for_power
 from mrtsim.selection.select_file import Columns
 
 TOY = mrt.VarianceComponents(prompt=0.187, response=1.329)

@@ -10,7 +10,7 @@ from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
     from mrtsim.plan.allocate import Cost
-    from mrtsim.plan.power import PowerPlan
+    from mrtsim.plan.power_search import PowerPlan
     from mrtsim.variance import VarianceComponents
 
 
@@ -74,7 +74,7 @@ def detect_plan(
         redundancy: r, prompts per group.
         caps: keywords of `allocate_for_power`.
     """
-    from mrtsim.plan.power import allocate_for_power
+    from mrtsim.plan.power_search import allocate_for_power
 
     return allocate_for_power(
         components,

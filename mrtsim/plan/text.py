@@ -98,7 +98,7 @@ def plan_text(plan: Plan) -> str:
 def _others(plan: Plan, case: Case) -> Any:
     """(K, N_p, variance, cost, regret) of the plan's K, of those beside it, and of the ends of its ranges."""
     from mrtsim.plan.allocate import regret_curve
-    from mrtsim.plan.power import PowerPlan
+    from mrtsim.plan.power_search import PowerPlan
 
     if isinstance(plan, PowerPlan):
         curve = plan.curve

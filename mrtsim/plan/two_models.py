@@ -17,16 +17,8 @@ from typing import Any
 from mrtsim.errors import InputError
 from mrtsim.plan.allocate import LEAST, MOST, Cost, Plan, allocate
 from mrtsim.plan.integer_search import BudgetProblem, TargetProblem
-from mrtsim.plan.power import (
-    Caps,
-    PowerPlan,
-    Rule,
-    Sampling,
-    Search,
-    allocate_for_power,
-    detectable,
-    sampling_of,
-)
+from mrtsim.plan.power import Rule, Sampling, detectable, sampling_of
+from mrtsim.plan.power_search import Caps, PowerPlan, Search, allocate_for_power
 from mrtsim.variance import DifferenceComponents, VarianceComponents
 
 FARTHEST = 10**9  # responses per prompt

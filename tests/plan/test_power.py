@@ -19,7 +19,8 @@ from mrtsim import (
     allocate_for_power,
     detectable_difference,
 )
-from mrtsim.plan.power import Caps, Rule, Sampling, Search, detectable
+from mrtsim.plan.power import Rule, Sampling, detectable
+from mrtsim.plan.power_search import Caps, Search
 
 README_PILOT = VarianceComponents(0.1949, 0.4926)
 

@@ -13,7 +13,7 @@ import pytest
 from mrtsim.cli import main
 from mrtsim.errors import InputError
 from mrtsim.plan.allocate import Cost, allocate
-from mrtsim.plan.power import allocate_for_power
+from mrtsim.plan.power_search import allocate_for_power
 from mrtsim.plan.rollouts import GradientComponents, best_group, dead_share
 from mrtsim.variance import VarianceComponents
 
