@@ -13,7 +13,7 @@ reproduce: $(INSTALLED)
 	$(BIN)/python -m experiments report --preset $(PRESET)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not stress" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not stress" $(ARGS)
 
 stress: $(INSTALLED)
 	$(BIN)/python -m pytest -m stress $(ARGS)

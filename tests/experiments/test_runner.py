@@ -65,10 +65,11 @@ sys.exit(main(sys.argv[1:]))
 
 
 def command(*arguments: str, **env: str) -> subprocess.Popen[str]:
-    """python -m experiments in a process of its own."""
+    """python -m experiments in a process of its own, which knows nothing of the cache of the tests."""
+    inherited = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env={**inherited, "PYTHONPATH": str(ROOT), **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
