@@ -11,11 +11,9 @@ as not holding.
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -26,12 +24,11 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
-from tqdm import tqdm
 
 from experiments.harness.statements import Prediction
 from experiments.shared.effects import effects
+from experiments.shared.studies import measure_cells, write_page
 from mrtsim.estimates import t_quantile
-from mrtsim.montecarlo import usable_cores
 from mrtsim.pilot.compare import difference_mean_squares, mean_difference, prompt_weights, response_noise
 from mrtsim.pilot.sums import PromptSums
 from mrtsim.pilot.warnings import at_risk
@@ -286,13 +283,14 @@ def measure(cell: Cell, replicates: int, seed: list[int]) -> dict[str, Any]:
 
 
 def run(config: Config, key: jax.Array, sweep: Any) -> dict[str, Any]:
-    """Measure every cell; one thread per core, and each cell its own stream."""
-    seed = [int(word) for word in np.ravel(jax.random.key_data(key))]
-    todo = list(cells(config))
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        measured = pool.map(lambda cell: measure(cell, config.replicates, seed), todo)
-        bar = tqdm(measured, total=len(todo), desc="comparisons", disable=None if sweep.progress else True)
-        table = list(bar)
+    """Measure every cell."""
+    table = measure_cells(
+        "comparisons",
+        list(cells(config)),
+        lambda cell, seed: measure(cell, config.replicates, seed),
+        key,
+        progress=sweep.progress,
+    )
     return {"replicates": config.replicates, "cells": table}
 
 
@@ -374,8 +372,4 @@ def page(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    root = Path(__file__).parents[1]
-    stored = json.loads(
-        (root / "results" / "precise" / "comparisons" / "result.json").read_text(encoding="utf-8")
-    )
-    (root / "docs" / "comparisons.md").write_text(page(stored["result"]), encoding="utf-8")
+    write_page("comparisons", page)

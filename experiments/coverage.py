@@ -10,11 +10,9 @@ within its prompts is refused by the command; such pilots are counted apart.
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -24,11 +22,10 @@ from typing import Any
 import jax
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from experiments.harness.statements import Prediction
 from experiments.shared.effects import effects
-from mrtsim.montecarlo import usable_cores
+from experiments.shared.studies import measure_cells, write_page
 from mrtsim.pilot.intervals import DEFAULT, interval_methods
 from mrtsim.pilot.mean_squares import weighted_mean_squares
 from mrtsim.pilot.sums import PromptSums
@@ -343,13 +340,14 @@ def _width(name: str, interval: tuple[Floats, Floats]) -> Floats:
 
 
 def run(config: Config, key: jax.Array, sweep: Any) -> dict[str, Any]:
-    """Measure every cell; one thread per core, and each cell its own stream: the bits do not depend on threads."""
-    seed = [int(word) for word in np.ravel(jax.random.key_data(key))]
-    todo = list(cells(config))
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        measured = pool.map(lambda cell: measure(cell, config.replicates, seed), todo)
-        bar = tqdm(measured, total=len(todo), desc="coverage", disable=None if sweep.progress else True)
-        table = list(bar)
+    """Measure every cell."""
+    table = measure_cells(
+        "coverage",
+        list(cells(config)),
+        lambda cell, seed: measure(cell, config.replicates, seed),
+        key,
+        progress=sweep.progress,
+    )
     return {"replicates": config.replicates, "cells": table}
 
 
@@ -573,8 +571,4 @@ def page(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    root = Path(__file__).parents[1]
-    stored = json.loads(
-        (root / "results" / "precise" / "coverage" / "result.json").read_text(encoding="utf-8")
-    )
-    (root / "docs" / "coverage.md").write_text(page(stored["result"]), encoding="utf-8")
+    write_page("coverage", page)
