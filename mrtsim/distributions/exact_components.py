@@ -105,7 +105,7 @@ def decompose(
         loss: `loss(model, prompts (P, d), responses (P, K)) -> (P, K)`.
         model: passed to the loss; its floating-point arrays are raised to float64.
         distribution: `WithQuadrature`, and `WithFinitePrompts` (the sum over them is exact) or `WithPromptCube`.
-        points: sobol points a randomisation, a power of two.
+        points: Sobol points a randomisation, a power of two.
         randomisations: independent scrambles, from whose spread the standard errors come.
         seed: of the scrambles.
         rule: for the response. By default the first of Gauss-Hermite 12 and finer and finer panels that a finer,

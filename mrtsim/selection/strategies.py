@@ -37,7 +37,7 @@ def bkon(key: None, pool: Pool, k: int) -> Array:
     """Best-K-of-N: the k highest rewards.
 
     Args:
-        key: none, nothing is random.
+        key: None, nothing is random.
         pool: the candidates of one prompt.
         k: K.
     """
@@ -140,7 +140,7 @@ def filtered_max_min(key: None, pool: Pool, k: int) -> Array:
     Where fewer than k reach the median, the k best.
 
     Args:
-        key: none, nothing is random.
+        key: None, nothing is random.
         pool: the candidates of one prompt.
         k: K.
     """

@@ -65,6 +65,14 @@ def test_any_design_lies_between_one_response_and_no_repetition(formula, c, n, k
     # One loss varies most; the mean of as many independent ones varies least.
     one = c.prompt + c.response + 2.5 * c.group
     assert formula(c, n, k, sizes) <= one * (1 + 1e-12)
+    if formula is not FORMULAS["finite"]:  # which is 0 where nothing is left to draw
+        rows = {
+            FORMULAS["grouped"]: sum(sizes) * k,
+            FORMULAS["unequal"]: sum(sizes),
+            FORMULAS["rows"]: sum(sizes),
+        }
+        independent = (c.prompt + c.response + c.group) / rows.get(formula, n * k)
+        assert formula(c, n, k, sizes) >= independent * (1 - 1e-12)
 
 
 @given(components, counts, counts, st.floats(1, 20))
