@@ -393,7 +393,13 @@ def _one(call: _Call) -> Any:
 
 
 def program(call: _Call, block: int, sharding: Any = None) -> tuple[Any, tuple[Any, ...]]:
-    """The compiled unit, jitted, and its shapes: those of the first replicate's number, the key and the arguments."""
+    """The compiled unit, jitted, and its shapes: those of the first replicate's number, the key and the arguments.
+
+    Args:
+        call: the function and its arguments.
+        block: replicates per compiled unit.
+        sharding: of the shapes; None leaves it open.
+    """
     one = _one(call)
 
     def run_block(start, key, dynamic):
