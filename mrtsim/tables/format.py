@@ -17,6 +17,11 @@ from mrtsim.tables.columns import Column
 from mrtsim.tables.sources import InputFile
 
 Write = Callable[[Any], None]
+# Columns that a harness's log has, for a hint.
+LOG_COLUMNS = {
+    "lm-eval": {"doc_id", "resps", "filtered_resps"},
+    "lighteval": {"doc", "metric", "model_response"},
+}
 
 
 class Records:
@@ -98,6 +103,9 @@ class Format:
         present = self.columns()
         close = paths.near(name, present)
         hint = f"did you mean {option} {close}?" if close else f"name it with {option}"
+        log = next((log for log, known in LOG_COLUMNS.items() if known <= set(present)), None)
+        if log is not None:
+            close, hint = log, f"of a log of {log}: mrtsim pilot --log {log}"
         numbered = [column for column in present if re.fullmatch(r".*?\d+", column)]
         if len(numbered) > 1 and not close:
             hint = (

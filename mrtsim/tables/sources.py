@@ -217,7 +217,8 @@ def _shards(folder: Path, known: Sequence[str]) -> list[Path]:
             f"{folder} has files in folders inside it; name those that are meant: '{folder}/**/*{ending}'"
         )
     if not shards:
-        raise InputError(f"{folder} is a folder without a file that ends in {', '.join(known)}")
+        logs = "; its logs of Inspect: mrtsim pilot --log inspect" if any(folder.glob("*.eval")) else ""
+        raise InputError(f"{folder} is a folder without a file that ends in {', '.join(known)}{logs}")
     kinds = sorted({endings_of(p)[0] for p in shards})
     if len(kinds) > 1:
         raise InputError(
@@ -327,6 +328,11 @@ def _refuse_what_is_no_table(file: InputFile) -> None:
         raise InputError(
             f"{name}, line 1: not UTF-8 text but UTF-16: iconv -f utf-16 -t utf-8 {file.path.name} > utf8{file.ending}"
         )
+    inspect = f"{name} is a log of Inspect: mrtsim pilot --log inspect"
+    if head.startswith(b"PK\x03\x04") and file.path.suffix == ".eval":
+        raise InputError(inspect)
+    if re.match(rb'\{\s*"version": \d+,\s*"status": "\w+",\s*"eval": ', head):
+        raise InputError(inspect)
     for magic, tool in ((b"BZh", "bunzip2"), (b"\xfd7zXZ", "unxz"), (b"PK\x03\x04", "unzip")):
         if head.startswith(magic):
             raise InputError(f"{name} is a compressed archive: {tool} {file.path.name}")

@@ -14,6 +14,7 @@ import pytest
 from mrtsim.errors import InputError
 from mrtsim.pilot.estimate import estimate_components
 from mrtsim.tables.logs import read_log
+from mrtsim.tables.pilots import read_pilot
 
 LOGS = Path(__file__).parent / "logs"
 # mean and standard error of `acc` in three runs of lm-eval, in the order of their files
@@ -149,3 +150,26 @@ def test_lighteval(lighteval):
 def test_averages_of_lighteval_have_no_spread_between_responses():
     with pytest.raises(InputError, match=r"every question has one score.*avg@n"):
         read_log(LOGS / "lighteval" / "arith_avg.parquet", "lighteval")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ("inspect/*.eval", "is a log of Inspect: mrtsim pilot --log inspect"),
+        ("inspect", "its logs of Inspect: mrtsim pilot --log inspect"),
+        ("lighteval/arith_1.parquet", "of a log of lighteval: mrtsim pilot --log lighteval"),
+        ("lm_eval/samples_arith_text_*", "of a log of lm-eval: mrtsim pilot --log lm-eval"),
+    ],
+)
+def test_a_log_that_nobody_called_one_is_told(files, message):
+    with pytest.raises(InputError, match=message):
+        read_pilot(str(LOGS / files))
+
+
+def test_a_json_log_of_inspect_that_nobody_called_one_is_told(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(
+        '{\n  "version": 2,\n  "status": "success",\n  "eval": {\n    "task": "arith"}, "samples": []}'
+    )
+    with pytest.raises(InputError, match="is a log of Inspect: mrtsim pilot --log inspect"):
+        read_pilot(path)
