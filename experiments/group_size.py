@@ -104,6 +104,7 @@ class Config:
 
 PRESETS = {
     "quick": Config(
+        tokens=(4,),
         budgets=(48,),
         group_sizes=(2, 4, 16),
         rates=(16.0, 64.0),
@@ -551,7 +552,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                     f"variance of {name}'s gradient, simulated / exact, G = {best}, {words}",
                     read(law["simulated_over_exact"], result["group_sizes"].index(best)),
                     equals(1.0, relative=_MARGIN),
-                    Role.LIMIT,
+                    Role.CONTEXT,
                     note=f"the G with the least variance at equal budget; {entry['tokens']} tokens per response",
                 )
             )
@@ -588,13 +589,15 @@ def _of_training(result: dict[str, Any], entry: dict[str, Any], method: str) -> 
     found = []
     for i, budget in enumerate(result["budgets"]):
         chosen = law["best_g"][i]
+        # RLOO's law has an optimum without whole numbers; GRPO's weights are defined for whole G alone.
+        target = entry["continuous_g"] if method == "rloo" else chosen
         found += [
             Prediction(
                 f"group_size.best-g.{tag}.b{budget}",
                 4,
                 f"group size that trains best, {words}, updates of {budget} responses",
                 _cell(trained["best"], i, -1),
-                within_factor(NEAR, chosen, Source.EXACT),
+                within_factor(NEAR, target, Source.EXACT),
                 Role.LIMIT,
                 note=f"after {result['compute'][-1]:,} responses; compared with the G of the least exact variance; "
                 f"the reward is {trained['reward'][i][0][-1]:.3f} at G = 2, "

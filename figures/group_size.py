@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MultipleLocator, NullFormatter, PercentFormatter
 
 from figures import style
 
@@ -30,6 +30,7 @@ def draw(result: dict[str, Any]) -> Figure:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes[0].set_ylabel("variance above the least")
     axes[0].set_title("gradient at the start")
+    axes[1].yaxis.set_major_locator(MultipleLocator(0.05))
     axes[1].set_ylabel("reward gained, of the best $G$'s")
     axes[1].set_title("after training")
     axes[2].set_yscale("log", base=2)
