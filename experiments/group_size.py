@@ -593,7 +593,7 @@ def _of_training(result: dict[str, Any], entry: dict[str, Any], method: str) -> 
         target = entry["continuous_g"] if method == "rloo" else chosen
         found += [
             Prediction(
-                f"group_size.best-g.{tag}.b{budget}",
+                f"group_size.best-g.{tag}-b{budget}",
                 4,
                 f"group size that trains best, {words}, updates of {budget} responses",
                 _cell(trained["best"], i, -1),
@@ -605,7 +605,7 @@ def _of_training(result: dict[str, Any], entry: dict[str, Any], method: str) -> 
                 f"{trained['start']:.3f} at the start",
             ),
             Prediction(
-                f"group_size.lost.{tag}.b{budget}",
+                f"group_size.lost.{tag}-b{budget}",
                 4,
                 f"share of the reward gained that the law's G = {chosen} loses, {words}, updates of {budget}",
                 _cell(trained["lost"], i),
