@@ -63,7 +63,9 @@ def test_shell_lines_are_commands_of_the_checkout(path):
             if line.startswith("mrtsim "):
                 assert main_stops(shlex.split(line, comments=True)[1:]) == 0, line
             else:
-                assert re.match(r"python -m experiments (list|run|report)|make \w+|pip install", line), line
+                assert re.match(
+                    r"python (-m experiments (list|run|report)|examples/\w+\.py)|make \w+|pip install", line
+                ), line
 
 
 def main_stops(arguments):

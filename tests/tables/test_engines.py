@@ -22,9 +22,7 @@ ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guides" / "engines.md"
 PROMPTS, CANDIDATES, SHARDS = 40, 7, 6
 RECIPES = dict(
-    re.findall(
-        r"^## (\w+)\n(?:(?!^## ).)*?^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S
-    )
+    re.findall(r"^## (\w+)\n(?:(?!^## ).)*?^```py\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
 )
 # What a recipe's process prints at its end.
 REPORT = """
