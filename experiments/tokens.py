@@ -48,7 +48,11 @@ PAPER = Recipe(600, 2e-3, clip=1.0, weight_decay=0.01, validate_every=10)
 
 @dataclass(frozen=True)
 class Config:
-    """The paper's setting; batches of `batch` rows are drawn with replacement."""
+    """The paper's setting; batches of `batch` rows are drawn with replacement.
+
+    Of `generation_prompts` test prompts, and of as many training prompts, `generations` responses are sampled from
+    each trained model.
+    """
 
     responses: tuple[int, ...] = (1, 2, 4, 8)
     n_prompts: int = 200
@@ -61,16 +65,24 @@ class Config:
     dropout: float = 0.1
     recipe: Recipe = PAPER
     replicates: int = 5
+    generation_prompts: int = 32
+    generations: int = 16
 
     def __post_init__(self):
         if list(self.responses) != sorted(set(self.responses)) or self.responses[0] < 1:
             raise InputError(f"responses must be increasing whole numbers from 1 on, not {self.responses}")
         if self.responses[-1] > self.n_candidates:
             raise InputError(f"K = {self.responses[-1]} exceeds a pool of {self.n_candidates} candidates")
+        if not 1 <= self.generation_prompts <= min(self.n_prompts, self.test_prompts):
+            raise InputError(
+                f"generation_prompts = {self.generation_prompts} must be at least 1 and at most n_prompts and test_prompts"
+            )
 
 
 PRESETS = {
-    "quick": Config(n_prompts=50, test_prompts=50, recipe=replace(PAPER, steps=60), replicates=2),
+    "quick": Config(
+        n_prompts=50, test_prompts=50, recipe=replace(PAPER, steps=60), replicates=2, generation_prompts=6
+    ),
     "paper": Config(),
     "precise": Config(replicates=40),
 }
@@ -99,6 +111,26 @@ def pick(name: str, key: PRNGKeyArray, modes: Array, rewards: Array, k: int, qua
         method = strategy(name)
         kept = method(key if method.random else None, Pool(rewards=rewards), k)
     return jnp.take_along_axis(modes, kept, axis=1)
+
+
+def generate(
+    key: PRNGKeyArray, model: Transformer, prompts: Int[Array, "prompts start"], count: int
+) -> Int[Array, "prompts count tokens"]:
+    """Sample responses token by token, at temperature 1; `prompts` are the tokens up to and with the separator.
+
+    A response is as long as every true one, so that one which does not end by itself is cut.
+    """
+    start = prompts.shape[1]
+    tokens = jnp.pad(jnp.repeat(prompts, count, axis=0), ((0, 0), (0, TOY.length - start)))
+
+    def step(tokens: Array, place: tuple[Array, PRNGKeyArray]) -> tuple[Array, None]:
+        at, step_key = place
+        logits = model(tokens[:, :-1])[:, at - 1]  # causal: what stands after the place does not count
+        return tokens.at[:, at].set(jax.random.categorical(step_key, logits)), None
+
+    places = jnp.arange(start, TOY.length)
+    tokens = jax.lax.scan(step, tokens, (places, jax.random.split(key, len(places))))[0]
+    return tokens[:, start:].reshape(len(prompts), count, -1)
 
 
 def train_once(key: PRNGKeyArray, which: Array, k: Array, config: Config) -> dict[str, Any]:
@@ -137,17 +169,26 @@ def train_once(key: PRNGKeyArray, which: Array, k: Array, config: Config) -> dic
     sampled = jax.random.choice(test_key, TOY.modes, (config.test_prompts, config.test_responses), p=truth)
     drawn = jax.nn.one_hot(sampled, TOY.modes).mean(1)
     used = jnp.arange(most) < k
+    # Half of the sampled responses are to prompts of the training set, half to unseen ones.
+    asked = jnp.concatenate([train[: config.generation_prompts], test[: config.generation_prompts]])
+    generation_key = jax.random.fold_in(key, 7)
     scores: dict[str, Any] = {
         "kept": jnp.sum(jax.nn.one_hot(kept, TOY.modes) * used[:, None], (0, 1)) / (config.n_prompts * k),
         "best_step": trained.best_step,
         "diverged": trained.diverged,
+        "references": asked[..., TOY.mode_position :],
     }
     for recipe in RECIPES:
-        nll = expected(getattr(trained, recipe), test)
+        model = getattr(trained, recipe)
+        nll = expected(model, test)
         scores[recipe] = {
             "tokens": jnp.einsum("pmt,m->t", nll, truth) / config.test_prompts,
             "sampled": jnp.einsum("pmt,pm->", nll, drawn) / nll[:, 0].size,
             "modes": jnp.exp(-nll[:, :, TOY.mode_position - 1]).mean(0),
+            "generated": generate(
+                generation_key, model, asked[:, 0, : TOY.mode_position], config.generations
+            ),
+            "mode_probabilities": jnp.exp(-expected(model, asked)[:, :, TOY.mode_position - 1]),
         }
     return scores
 
