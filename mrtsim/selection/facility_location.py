@@ -1,8 +1,11 @@
 """The GRADES objective, quality-weighted facility location: its value and its greedy maximiser.
 
 F(S) = sum_i w_i max_{j in S} q_j s_ij with w_i = max(q_i, 1e-4), the objective behind DKoN (q = 1) and DBKoN
-(arXiv:2606.00544). It is monotone and submodular, so K greedy steps reach at least 1 - (1 - 1/K)^K of the best subset
-(Nemhauser, Wolsey, Fisher 1978).
+(arXiv:2606.00544). It is monotone and submodular for any q and w >= 0, so K greedy steps reach at least
+1 - (1 - 1/K)^K of the best subset (Nemhauser, Wolsey, Fisher 1978).
+
+Where q_j < 1 a candidate may be covered better by others than by itself, and then adds nothing. With the quality in the
+weights alone, sum_i w_i max_{j in S} s_ij, each adds at least w_j (1 - its largest similarity to S).
 
 Functions take NumPy arrays, and answer with NumPy in the input's precision, or JAX arrays, also traced ones.
 """
@@ -69,9 +72,14 @@ def quality(rewards: Any, alpha: Any = 1.0, mask: Any = None) -> Any:
     return xp.where(spread > 0, xp.clip(scaled, QUALITY_FLOOR, 1.0) ** alpha, 1).astype(rewards.dtype)
 
 
-def _terms(similarity: Any, qualities: Any, mask: Any) -> tuple[Any, Any, Any]:
+def row_weights(qualities: Any) -> Any:
+    """How much it counts that a candidate is covered: its quality, but at least 1e-4."""
+    return _namespace(qualities).maximum(qualities, QUALITY_FLOOR)
+
+
+def _terms(similarity: Any, qualities: Any, mask: Any, weights: Any = None) -> tuple[Any, Any, Any]:
     """Namespace, coverage q_j s_ij, and weights w_i (zero for candidates that do not exist)."""
-    xp = _namespace(similarity, qualities, mask)
+    xp = _namespace(similarity, qualities, mask, weights)
     similarity = _floating(xp, similarity)
     if similarity.ndim < 2 or similarity.shape[-1] != similarity.shape[-2]:
         raise InputError(f"similarity must be (..., candidates, candidates), got {similarity.shape}")
@@ -81,7 +89,11 @@ def _terms(similarity: Any, qualities: Any, mask: Any) -> tuple[Any, Any, Any]:
     qualities = xp.asarray(qualities).astype(similarity.dtype)
     if qualities.shape != pools:
         raise InputError(f"quality must be {pools} to go with similarity, got {qualities.shape}")
-    weights = xp.maximum(qualities, QUALITY_FLOOR)
+    if weights is None:
+        weights = row_weights(qualities)
+    weights = xp.asarray(weights).astype(similarity.dtype)
+    if weights.shape != pools:
+        raise InputError(f"weights must be {pools} to go with similarity, got {weights.shape}")
     coverage = qualities[..., None, :] * similarity
     if mask is not None:
         mask = xp.asarray(mask)
@@ -99,7 +111,9 @@ def _covered(xp: Any, coverage: Any, chosen: Any) -> Any:
     return xp.max(xp.take_along_axis(coverage, chosen[..., None, :], axis=-1), axis=-1)
 
 
-def facility_location(similarity: Any, chosen: Any, quality: Any = None, *, mask: Any = None) -> Any:
+def facility_location(
+    similarity: Any, chosen: Any, quality: Any = None, *, mask: Any = None, weights: Any = None
+) -> Any:
     """F(chosen) = sum_i w_i max_{j in chosen} q_j s_ij, shape (...); 0 for the empty set.
 
     Args:
@@ -107,11 +121,12 @@ def facility_location(similarity: Any, chosen: Any, quality: Any = None, *, mask
         chosen: indices, (..., k) with k >= 0.
         quality: q_j >= 0, (..., candidates); None is all ones (DKoN).
         mask: the candidates that exist, (..., candidates).
+        weights: w_i >= 0, (..., candidates); by default max(quality, 1e-4).
 
     Raises:
         InputError: the shapes do not go together.
     """
-    xp, coverage, weights = _terms(similarity, quality, mask)
+    xp, coverage, weights = _terms(similarity, quality, mask, weights)
     return xp.sum(weights * _covered(xp, coverage, chosen), axis=-1)
 
 
@@ -121,6 +136,7 @@ def greedy(
     k: int,
     mask: Bool[Array, " n"] | None = None,
     *,
+    weights: Float[Array, " n"] | None = None,
     preferences: tuple[Float[Array, " n"] | Literal["diverse"], ...] = (),
     order: Int[Array, " n"] | None = None,
 ) -> tuple[Int[Array, " k"], Bool[Array, " k"]]:
@@ -134,11 +150,12 @@ def greedy(
         qualities: q_j >= 0; None is all ones (DKoN).
         k: how many to pick.
         mask: the candidates that exist.
+        weights: w_i >= 0; None is max(q_i, 1e-4).
         preferences: what decides among ties, one after the other: the largest of given numbers, or "diverse", the
             largest gain with q = 1 (with ties of its own).
         order: who comes first where ties are left; the lowest index by default.
     """
-    _, coverage, weights = _terms(similarity, qualities, mask)
+    _, coverage, weights = _terms(similarity, qualities, mask, weights)
     coverage = weights[:, None] * coverage  # once here, instead of in the gains of every step
     plain = _terms(similarity, None, mask)[1] if "diverse" in preferences else coverage[:, :0]
     rounding = 2 * jnp.finfo(coverage.dtype).eps * jnp.sum(weights)

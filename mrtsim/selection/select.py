@@ -56,7 +56,8 @@ def select(
             rewards scaled to [0, 1] within each pool, so they may be negative); 0 makes it "dkon". Of "dkon" and
             "dbkon": `ties`, what decides among gains within 1e-5 of the largest: "index" (the lowest), "reward" (the
             largest), "diverse" (the largest gain with quality 1) or "random" (by the key); but for "index" the kept
-            set does not depend on the order of the candidates. Of "gumbel": `temperature`, in units of the reward,
+            set does not depend on the order of the candidates. Of "dbkon": `quality_side`, "both" (the paper's) or
+            "covered", with which every pick adds something. Of "gumbel": `temperature`, in units of the reward,
             0 (BKoN) to infinity (RKoN).
 
     Returns:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from mrtsim.errors import InputError
-from mrtsim.selection.facility_location import greedy, quality
+from mrtsim.selection.facility_location import greedy, quality, row_weights
 from mrtsim.selection.registry import Picks, Pool, register_strategy
 
 
@@ -45,10 +45,13 @@ def bkon(key: None, pool: Pool, k: int) -> Array:
 
 
 TIES = ("index", "reward", "diverse", "random")
+QUALITY_SIDES = ("both", "covered")
 
 
-def _checked_ties(ties: str, alpha: float = 0.0) -> tuple[str, ...]:
+def _checked_grades(ties: str, alpha: float = 0.0, quality_side: str = "both") -> tuple[str, ...]:
     """What a tie rule needs besides."""
+    if quality_side not in QUALITY_SIDES:
+        raise InputError(f"quality_side must be one of {', '.join(QUALITY_SIDES)}, got {quality_side!r}")
     if ties not in TIES:
         raise InputError(f"ties must be one of {', '.join(TIES)}, got {ties!r}")
     if not 0 <= alpha < math.inf:
@@ -101,7 +104,7 @@ def _mixed(words: Array) -> Array:
     return words ^ (words >> 16)
 
 
-@register_strategy("dkon", needs=("similarity",), nested=True, check=_checked_ties)
+@register_strategy("dkon", needs=("similarity",), nested=True, check=_checked_grades)
 def dkon(key: PRNGKeyArray | None, pool: Pool, k: int, *, ties: str = "index") -> Picks:
     """Diverse-K-of-N: greedy on the GRADES objective with quality 1.
 
@@ -114,13 +117,22 @@ def dkon(key: PRNGKeyArray | None, pool: Pool, k: int, *, ties: str = "index") -
     return Picks(*greedy(pool.similarities(), None, k, pool.mask, **_tie_rule(key, pool, ties)))
 
 
-@register_strategy("dbkon", needs=("rewards", "similarity"), nested=True, check=_checked_ties)
-def dbkon(key: PRNGKeyArray | None, pool: Pool, k: int, *, alpha: Any = 1.0, ties: str = "index") -> Picks:
+@register_strategy("dbkon", needs=("rewards", "similarity"), nested=True, check=_checked_grades)
+def dbkon(
+    key: PRNGKeyArray | None,
+    pool: Pool,
+    k: int,
+    *,
+    alpha: Any = 1.0,
+    ties: str = "index",
+    quality_side: str = "both",
+) -> Picks:
     """Diverse-Best-K-of-N: greedy on the GRADES objective with quality from the rewards, to the power alpha.
 
     Rewards are scaled to [0, 1] within the pool before the power, so they may be negative, and have no unit. `ties`
     decides among equal gains: by the lowest "index" (the paper's rule), the largest "reward", "diverse" (the largest
-    gain with quality 1), or at "random".
+    gain with quality 1), or at "random". With `quality_side` "both" (the paper's) quality counts in who covers and in
+    who is covered, and picks soon add nothing; with "covered" in the latter alone, and every pick adds something.
 
     Args:
         key: seeds the choice among ties at random.
@@ -128,9 +140,14 @@ def dbkon(key: PRNGKeyArray | None, pool: Pool, k: int, *, alpha: Any = 1.0, tie
         k: K.
         alpha: the power.
         ties: "index", "reward", "diverse" or "random".
+        quality_side: "both" or "covered".
     """
     qualities = quality(jnp.asarray(pool.rewards), alpha, pool.mask)
-    return Picks(*greedy(pool.similarities(), qualities, k, pool.mask, **_tie_rule(key, pool, ties)))
+    weights = row_weights(qualities)
+    covers = qualities if quality_side == "both" else None
+    return Picks(
+        *greedy(pool.similarities(), covers, k, pool.mask, weights=weights, **_tie_rule(key, pool, ties))
+    )
 
 
 @register_strategy("filtered-max-min", needs=("rewards", "distance"))

@@ -22,7 +22,7 @@ from tests.selection.objective import best_subset, marginal_gains
 from tests.selection.random_pools import KEY, pools, tied_pools
 
 
-def textbook_greedy(rewards, embeddings, k, alpha):
+def textbook_greedy(rewards, embeddings, k, alpha, side="both"):
     """DBKoN of one pool as the paper states it, with the structural tie rule; alpha = 0 is DKoN."""
     n = len(rewards)
     norms = [math.sqrt(sum(x * x for x in e)) for e in embeddings]
@@ -37,6 +37,7 @@ def textbook_greedy(rewards, embeddings, k, alpha):
         q = [min(max((r - low) / (high - low), 1e-4), 1.0) ** alpha for r in rewards]
     kept, covered = [], np.zeros(n)
     weights = np.maximum(q, 1e-4)
+    q = q if side == "both" else [1.0] * n
     for _ in range(k):
         gains = {
             j: float(np.sum(weights * np.maximum(q[j] * s[:, j] - covered, 0)))
@@ -52,15 +53,18 @@ def textbook_greedy(rewards, embeddings, k, alpha):
     return kept
 
 
-@pytest.mark.parametrize(("name", "alpha"), [("dkon", 0.0), ("dbkon", 1.0), ("dbkon", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "alpha", "side"),
+    [("dkon", 0.0, "both"), ("dbkon", 1.0, "both"), ("dbkon", 0.5, "both"), ("dbkon", 0.5, "covered")],
+)
 @pytest.mark.parametrize(("candidates", "k", "prompts"), [(4, 4, 1200), (7, 4, 1200), (10, 5, 1000)])
-def test_greedy_is_the_textbook_on_pools_with_ties(name, alpha, candidates, k, prompts):
+def test_greedy_is_the_textbook_on_pools_with_ties(name, alpha, side, candidates, k, prompts):
     rewards, embeddings = tied_pools(prompts, candidates, np.random.default_rng([candidates, int(4 * alpha)]))
     embeddings[::2] += 0.3 * np.random.default_rng(1).normal(size=embeddings[::2].shape).astype(np.float32)
     embeddings = embeddings.astype(np.float32).astype(float)
-    options = {"alpha": alpha} if name == "dbkon" else {}
+    options = {"alpha": alpha, "quality_side": side} if name == "dbkon" else {}
     kept = mrt.select(name, k, rewards=rewards, embeddings=embeddings, **options)
-    expected = [textbook_greedy(r, e, k, alpha) for r, e in zip(rewards, embeddings, strict=True)]
+    expected = [textbook_greedy(r, e, k, alpha, side) for r, e in zip(rewards, embeddings, strict=True)]
     np.testing.assert_array_equal(kept, expected)
 
 
@@ -109,6 +113,35 @@ def test_picks_that_add_nothing_are_those_without_a_gain(alpha, ties):
     assert picks.saturated.any() == (alpha > 0)
     # What adds nothing comes last: F is submodular.
     np.testing.assert_array_equal(picks.saturated, np.sort(picks.saturated, axis=1))
+
+
+@pytest.mark.parametrize("alpha", [0.05, 1.0, 4.0])
+def test_with_quality_on_the_covered_side_every_pick_adds_what_is_its_own(alpha):
+    """At least w_j (1 - its largest similarity to what is kept): nothing for a direction that is kept already."""
+    data = pools(60, 12, features=4, seed=3)
+    data["embeddings"] = (data["embeddings"] + 1.0).astype(np.float32).astype(float)
+    picks = select_picks("dbkon", 12, **data, alpha=alpha, quality_side="covered")
+    assert not picks.saturated.any()
+    for r, e, kept in zip(data["rewards"], data["embeddings"], picks.indices, strict=True):
+        s, weights = similarity_matrix(e), np.maximum(quality(r, alpha), 1e-4)
+        for place in range(1, 12):
+            gain = marginal_gains(s, kept[:place], weights=weights)[kept[place]]
+            own = weights[kept[place]] * (1 - s[kept[place], kept[:place]].max())
+            assert gain >= own - 1e-12
+    twice = {name: np.repeat(given, 2, axis=1) for name, given in data.items()}
+    picks = select_picks("dbkon", 24, **twice, alpha=alpha, quality_side="covered")
+    assert (picks.saturated == (np.arange(24) >= 12)).all()
+
+
+def test_quality_on_the_covered_side_covers_what_is_good_by_what_is_central():
+    # The good ones are 0 and 1, and 2, which is bad, lies between them: it covers both best.
+    similarity = np.array([[[1.0, 0.2, 0.8], [0.2, 1.0, 0.8], [0.8, 0.8, 1.0]]])
+    rewards = np.array([[1.0, 1.0, 0.0]])
+    keep = lambda side: mrt.select("dbkon", 1, rewards=rewards, similarity=similarity, quality_side=side)  # noqa: E731
+    assert keep("both").tolist() == [[0]]  # 1 + .2, against 1.6e-4 of candidate 2
+    assert keep("covered").tolist() == [[2]]  # .8 + .8 + 1e-4
+    with pytest.raises(InputError, match="quality_side must be one of both, covered, got 'left'"):
+        keep("left")
 
 
 def test_the_best_reward_soon_covers_everything():
@@ -187,37 +220,50 @@ small_pools = st.integers(1, 6).flatmap(
 )
 
 
-@given(small_pools, st.sampled_from([0.0, 1.0, 2.0]), st.randoms(use_true_random=False))
-@settings(max_examples=200)
-def test_the_objective_is_monotone_and_submodular(pool, alpha, random):
+def sides(rewards, alpha, side):
+    """Quality of who covers, and weights of who is covered."""
+    q = quality(rewards, alpha)
+    return (q, None) if side == "both" else (None, np.maximum(q, 1e-4))
+
+
+@given(
+    small_pools,
+    st.sampled_from([0.0, 1.0, 2.0]),
+    st.sampled_from(["both", "covered"]),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=300)
+def test_the_objective_is_monotone_and_submodular(pool, alpha, side, random):
     embeddings, rewards = pool
     n = len(rewards)
-    s, q = similarity_matrix(embeddings), quality(rewards, alpha)
+    s, (q, w) = similarity_matrix(embeddings), sides(rewards, alpha, side)
     order = random.sample(range(n), n)
     small = order[: random.randint(0, n)]
     large = small + order[len(small) : random.randint(len(small), n)]
-    value = facility_location(s, np.array(large, int), q)
-    gains_small, gains_large = (marginal_gains(s, np.array(chosen, int), q) for chosen in (small, large))
-    assert value >= facility_location(s, np.array(small, int), q) - 1e-12
+    value = facility_location(s, np.array(large, int), q, weights=w)
+    gains_small, gains_large = (marginal_gains(s, np.array(chosen, int), q, w) for chosen in (small, large))
+    assert value >= facility_location(s, np.array(small, int), q, weights=w) - 1e-12
     assert (gains_large >= 0).all()
     assert (gains_small >= gains_large - 1e-12).all()
     for j in set(range(n)) - set(large):
-        with_j = facility_location(s, np.array([*large, j], int), q)
+        with_j = facility_location(s, np.array([*large, j], int), q, weights=w)
         assert with_j - value == pytest.approx(gains_large[j], abs=1e-12)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
 @pytest.mark.parametrize("tied", [False, True])
-def test_greedy_reaches_its_bound_of_the_best_subset(k, tied):
+@pytest.mark.parametrize("side", ["both", "covered"])
+def test_greedy_reaches_its_bound_of_the_best_subset(k, tied, side):
     rng = np.random.default_rng(k)
     rewards, embeddings = tied_pools(400, 8, rng) if tied else pools(400, 8, seed=k).values()
-    kept = mrt.select("dbkon", k, rewards=rewards, embeddings=embeddings)
+    kept = mrt.select("dbkon", k, rewards=rewards, embeddings=embeddings, quality_side=side)
     # A pick may be below the best gain by the tie rule's 1e-5, which takes as much of the bound.
     bound = 1 - (1 - (1 - 1e-5) / k) ** k
-    for s, q, chosen in zip(similarity_matrix(embeddings), quality(rewards), kept, strict=True):
-        subset, best = best_subset(s, k, q)
-        assert facility_location(s, subset, q) == pytest.approx(best)
-        value = facility_location(s, chosen, q)
+    for s, r, chosen in zip(similarity_matrix(embeddings), rewards, kept, strict=True):
+        q, w = sides(r, 1.0, side)
+        subset, best = best_subset(s, k, q, w)
+        assert facility_location(s, subset, q, weights=w) == pytest.approx(best)
+        value = facility_location(s, chosen, q, weights=w)
         assert bound * best - 1e-12 <= value <= best + 1e-12
 
 
@@ -265,5 +311,7 @@ def test_the_objective_rejects_shapes_that_do_not_go_together():
         facility_location(np.ones((2, 3)), np.array([0]))
     with pytest.raises(InputError, match="quality must be"):
         facility_location(np.ones((3, 3)), np.array([0]), np.ones(2))
+    with pytest.raises(InputError, match="weights must be"):
+        facility_location(np.ones((3, 3)), np.array([0]), weights=np.ones(2))
     with pytest.raises(InputError, match="mask must be"):
         facility_location(np.ones((3, 3)), np.array([0]), mask=np.ones(2, bool))
