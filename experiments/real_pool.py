@@ -6,8 +6,9 @@ same, so intervals are t intervals over the 24 topic means. What is estimated he
 target that a training set of the kept responses stands for.
 
 GRADES saturates here: once the best reward covers a candidate better than the candidate covers itself, every further
-gain is 0, and the tie rule, the lowest index, chooses. `saturation` is the share of such picks by alpha and K, and
-how many prompts keep another set when their rows are shuffled.
+gain is 0, and the tie rule, the lowest index, chooses. `saturation` is the share of such picks by alpha, K and the size
+of the pool, and how many prompts keep another set when their rows are shuffled. `objectives` is what tie rules, and
+objectives that do not saturate (see `experiments.saturation`), make of the mean loss and the reward.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.harness import intervals
 from experiments.harness.statements import Prediction, Role, above, below, read
+from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate
-from mrtsim.selection.facility_location import QUALITY_FLOOR, quality, similarity_matrix
-from mrtsim.selection.select import select
+from mrtsim.selection.facility_location import quality, row_weights, similarity_matrix
+from mrtsim.selection.select import select, select_picks
 
 POOL = Path(__file__).parents[1] / "examples" / "pool_smollm2.parquet"
+# The tie rules of GRADES, and the objectives that do not saturate.
+WAYS = ("index", "reward", "diverse", "random", "covered", "sum")
 STRATEGIES = ("bkon", "dkon", "dbkon", "filtered-max-min")
 
 
@@ -36,6 +41,7 @@ class Config:
     responses_per_prompt: tuple[int, ...] = (1, 2, 4, 8)
     alphas: tuple[float, ...] = (0.0, 0.25, 0.75, 1.0, 2.0)
     saturation_responses: tuple[int, ...] = (2, 4, 6, 8)
+    pool_sizes: tuple[int, ...] = (4, 6, 12)
 
 
 CLAIMS = (6, 7, 9)
@@ -78,6 +84,7 @@ def run(config: Config, key: Any, sweep: Any) -> dict[str, Any]:
         "topics": len(np.unique(topics)),
         "strategies": strategies,
         "saturation": _saturation(config, rewards, embeddings, topics),
+        "objectives": _objectives(config, losses, rewards, embeddings, topics),
     }
 
 
@@ -107,8 +114,77 @@ def _saturation(
     return {
         "k": list(config.saturation_responses),
         "alphas": rows,
+        "sizes": [
+            {
+                "n": n,
+                "alpha": alpha,
+                "share": _interval(_share_of_parts(n, alpha, rewards, embeddings), topics),
+            }
+            for n in config.pool_sizes
+            for alpha in config.alphas
+        ],
         "order_matters": int((one != other).any(axis=1).sum()),
     }
+
+
+def _share_of_parts(
+    n: int, alpha: float, rewards: NDArray[Any], embeddings: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Share of picks that add nothing at K = 4 per prompt, where its responses are cut into pools of n."""
+    prompts, every = rewards.shape
+    if every % n:
+        raise InputError(f"pools of {every} responses cannot be cut into pools of {n}")
+    picks = select_picks(
+        "dbkon",
+        4,
+        rewards=rewards.reshape(-1, n),
+        embeddings=embeddings.reshape(-1, n, embeddings.shape[-1]),
+        alpha=alpha,
+    )
+    return picks.saturated.reshape(prompts, -1).mean(axis=1)
+
+
+def sum_over_kept(rewards: NDArray[Any], embeddings: NDArray[Any], alpha: float, k: int) -> NDArray[Any]:
+    """The k that maximise sum_i w_i sum_{j in S} q_j s_ij, in order: the largest q_j sum_i w_i s_ij."""
+    qualities = quality(rewards, alpha)
+    similarity = np.stack([similarity_matrix(e) for e in embeddings.astype(np.float64)])
+    values = qualities * np.einsum("pi,pij->pj", row_weights(qualities), similarity)
+    return np.argsort(-values, axis=1, kind="stable")[:, :k]
+
+
+def _objectives(
+    config: Config,
+    losses: NDArray[np.float64],
+    rewards: NDArray[Any],
+    embeddings: NDArray[Any],
+    topics: NDArray[Any],
+) -> list[dict[str, Any]]:
+    """Tie rules and objectives at K = 4: shift and squared error of the mean loss, and reward, all less RKoN's."""
+    random = (1 - 4 / losses.shape[1]) * losses.var(axis=1, ddof=1) / 4
+    rows, paper = [], {}
+    for alpha in config.alphas:
+        for name in WAYS:
+            if name == "sum":
+                kept = sum_over_kept(rewards, embeddings, alpha, 4)
+            else:
+                options = {"quality_side": name} if name == "covered" else {"ties": name}
+                given = {"rewards": rewards, "embeddings": embeddings, "key": jax.random.key(0)}
+                kept = select("dbkon", 4, **given, alpha=alpha, **options)
+            shift = np.take_along_axis(losses, kept, 1).mean(1) - losses.mean(1)
+            error = np.square(shift)
+            reward = np.take_along_axis(rewards, kept, 1).mean(1) - rewards.mean(1)
+            if name == "index":
+                paper[alpha] = {"error": error, "reward": reward}
+            values = {
+                "shift": shift,
+                "squared_error": error,
+                "excess_error": error - random,
+                "over_index": error - paper[alpha]["error"],
+                "reward": reward,
+                "reward_over_index": reward - paper[alpha]["reward"],
+            }
+            rows.append({"way": name, "alpha": alpha, **{n: _interval(v, topics) for n, v in values.items()}})
+    return rows
 
 
 def adds_nothing(
@@ -125,7 +201,7 @@ def adds_nothing(
         (prompts, k).
     """
     covers = np.take_along_axis(quality[..., None] * similarity, kept[..., None], axis=1)
-    weights = np.maximum(quality, QUALITY_FLOOR)
+    weights = row_weights(quality)
     value = np.einsum("pkn,pn->pk", np.maximum.accumulate(covers, axis=1), weights)
     return np.diff(value, axis=1, prepend=0.0) <= 1e-9 * value
 
@@ -155,6 +231,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
     ]
     return [
         *saturated,
+        *_objective_predictions(result),
         Prediction(
             "real_pool.bkon-shift",
             7,
@@ -193,6 +270,46 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
             unit="nats^2",
         ),
     ]
+
+
+def _objective_predictions(result: dict[str, Any]) -> list[Prediction]:
+    """Tie rules, and objectives that do not saturate, against the paper's DBKoN and against RKoN."""
+    n, found = result["candidates"], []
+    for row in result["objectives"]:
+        way, alpha = row["way"], row["alpha"]
+        if alpha not in (0.25, 0.75, 1.0) or way == "index":
+            continue
+        words = {"covered": "quality on the covered side", "sum": "the sum over all kept"}.get(
+            way, f"ties by {way}"
+        )
+        at = f"alpha = {alpha:g}, K = 4 of {n}"
+        if way in ("covered", "sum"):
+            found.append(
+                Prediction(
+                    f"real_pool.{way}-over-rkon.alpha-{alpha:g}",
+                    9,
+                    f"squared error of a real pool's mean loss, {words} − RKoN, {at}",
+                    read(row["excess_error"]),
+                    below(0.0),
+                    Role.LIMIT,
+                    unit="nats^2",
+                    note=f"reward kept above the pool's: {row['reward']['estimate']:.3f}",
+                )
+            )
+        if way in ("covered", "sum") or alpha == 1:
+            found.append(
+                Prediction(
+                    f"real_pool.{way}-over-dbkon.alpha-{alpha:g}",
+                    9,
+                    f"squared error of a real pool's mean loss, {words} − DBKoN, {at}",
+                    read(row["over_index"]),
+                    below(0.0),
+                    Role.LIMIT if way in ("covered", "sum") else Role.CONTEXT,
+                    unit="nats^2",
+                    note=f"reward kept, less DBKoN's: {row['reward_over_index']['estimate']:.3f}",
+                )
+            )
+    return found
 
 
 def _pool() -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
