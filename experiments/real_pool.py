@@ -26,6 +26,7 @@ from experiments.harness.statements import Prediction, Role, above, below, read
 from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate
 from mrtsim.selection.facility_location import quality, row_weights, similarity_matrix
+from mrtsim.selection.response_metrics import mean_over_prompts, response_metrics
 from mrtsim.selection.select import select, select_picks
 
 POOL = Path(__file__).parents[1] / "examples" / "pool_smollm2.parquet"
@@ -85,7 +86,34 @@ def run(config: Config, key: Any, sweep: Any) -> dict[str, Any]:
         "strategies": strategies,
         "saturation": _saturation(config, rewards, embeddings, topics),
         "objectives": _objectives(config, losses, rewards, embeddings, topics),
+        "metrics": _metrics(config, rewards, embeddings, topics),
     }
+
+
+def _metrics(
+    config: Config, rewards: NDArray[Any], embeddings: NDArray[Any], topics: NDArray[Any]
+) -> dict[str, list[dict[str, Any]]]:
+    """How well the kept responses cover the whole pool, how diverse they are, and their rewards, with topics as groups.
+
+    RKoN's are exact expectations over all subsets: of the pool as responses, k at a time.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for k in config.responses_per_prompt:
+        random = response_metrics(embeddings, embeddings, rewards=rewards, k=k, groups=topics)
+        found.setdefault("rkon", []).append(random.to_dict())
+        for name in STRATEGIES:
+            kept = select(name, k, **_needed(name, rewards, embeddings))
+            of_kept = response_metrics(
+                np.take_along_axis(embeddings, kept[..., None], 1),
+                embeddings,
+                rewards=np.take_along_axis(rewards, kept, 1),
+                groups=topics,
+            )
+            change = of_kept.per_prompt["coverage"] - random.per_prompt["coverage"]
+            found.setdefault(name, []).append(
+                of_kept.to_dict() | {"coverage_over_rkon": mean_over_prompts(change, topics)}
+            )
+    return found
 
 
 def _saturation(
@@ -214,6 +242,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
 
     n, saturation = result["candidates"], result["saturation"]
     at = saturation["k"].index(4)
+    place = [r["k"] for r in result["strategies"]["rkon"]].index(4)
     saturated = [
         Prediction(
             f"real_pool.saturated.k4.alpha-{row['alpha']:g}",
@@ -232,6 +261,17 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
     return [
         *saturated,
         *_objective_predictions(result),
+        *(
+            Prediction(
+                f"real_pool.coverage.{name}-over-rkon",
+                9,
+                f"coverage of a real pool by what is kept (mean largest cosine), {words} − RKoN, K = 4 of {n}",
+                read(result["metrics"][name][place]["coverage_over_rkon"]),
+                above(0.0),
+                Role.LIMIT,
+            )
+            for name, words in (("dkon", "DKoN"), ("dbkon", "DBKoN"))
+        ),
         Prediction(
             "real_pool.bkon-shift",
             7,

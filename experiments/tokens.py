@@ -4,6 +4,10 @@ A prompt has three right responses, equally likely under p(y|x), but the generat
 does a selector that ranks by reward. The test NLL is an exact expectation over the three responses of each test prompt.
 Content tokens cannot be inferred for a prompt that was not seen, so every strategy shares a high floor; the strategies
 differ in the mode's token, and in how much they overfit.
+
+Of every trained model responses are sampled too, to prompts of the training set and to unseen ones: do several
+references per prompt collapse their diversity? The cosine of two responses is the share of their tokens that agree, or,
+for modes alone, 1 where the mode is the same. Given the model's probabilities the modes' metrics are exact.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from experiments.harness import intervals
@@ -35,6 +40,7 @@ from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate
 from mrtsim.selection.exact_laws import inclusion_probability
 from mrtsim.selection.registry import Pool, strategy
+from mrtsim.selection.response_metrics import response_metrics
 
 CLAIMS = (7, 1, 6)
 TOY = TokenModes()
@@ -75,7 +81,8 @@ class Config:
             raise InputError(f"K = {self.responses[-1]} exceeds a pool of {self.n_candidates} candidates")
         if not 1 <= self.generation_prompts <= min(self.n_prompts, self.test_prompts):
             raise InputError(
-                f"generation_prompts = {self.generation_prompts} must be at least 1 and at most n_prompts and test_prompts"
+                f"generation_prompts = {self.generation_prompts} must be at least 1 and at most n_prompts and "
+                "test_prompts"
             )
 
 
@@ -271,6 +278,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
             **{name: [floors(modes, False) for modes in cells] for name, cells in law.items()},
         },
         "readings": _readings(config, scores),
+        "generations": _generations(scores),
     }
 
 
@@ -286,6 +294,109 @@ def _summarise(config: Config, cells: list[dict[str, Any]]) -> dict[str, Any]:
     out["kept"] = [[intervals.mean(m) for m in s["kept"].T] for s in cells]
     out["best_step"] = [intervals.mean(s["best_step"]) for s in cells]
     out["diverged"] = [int(np.sum(s["diverged"] < config.recipe.steps)) for s in cells]
+    return out
+
+
+PROMPTS = {"seen": "training prompts", "unseen": "unseen prompts"}
+
+
+def judge(generated: NDArray[Any], references: NDArray[Any]) -> dict[str, float]:
+    """Metrics of the responses sampled from one model, means over prompts.
+
+    Args:
+        generated: tokens from the mode's on, (prompts, responses, tokens).
+        references: the responses of the modes, (prompts, modes, tokens).
+
+    Returns:
+        Coverage, alignment and diversity with the share of agreeing tokens as the cosine (the end token apart),
+        coverage and diversity of the modes, rewards (0 without a mode), the chance to hit one of the references.
+    """
+    modes = generated[..., 0] - (4 + TOY.prompt_tokens)
+    known = (modes >= 0) & (modes < TOY.modes)
+    modes = np.where(known, modes, TOY.modes)  # one more for what is no mode
+    exact_match = (generated[:, :, None] == references[:, None]).all(-1).any(-1)
+    tokens = response_metrics(
+        _one_hot(generated[..., :-1]),
+        _one_hot(references[..., :-1]),
+        rewards=np.append(TOY.reward_means, 0.0)[modes],
+        successes=exact_match,
+    )
+    kinds = response_metrics(
+        np.eye(TOY.modes + 1)[modes],
+        np.broadcast_to(np.eye(TOY.modes, TOY.modes + 1), (len(modes), TOY.modes, TOY.modes + 1)),
+    )
+    found = {
+        "coverage": tokens.coverage,
+        "alignment": tokens.alignment,
+        "diversity": tokens.diversity,
+        "mode_coverage": kinds.coverage,
+        "mode_diversity": kinds.diversity,
+        "mean_reward": tokens.mean_reward,
+        "best_reward": tokens.best_reward,
+        "pass_at_all": tokens.pass_at_k,
+    }
+    means = {name: estimate.value for name, estimate in found.items() if estimate is not None}
+    return means | {"pass_at_1": float(exact_match.mean())}
+
+
+def _one_hot(tokens: NDArray[Any]) -> NDArray[np.float64]:
+    """Vectors whose cosine is the share of positions with the same token."""
+    return np.eye(TOY.vocabulary)[tokens].reshape(*tokens.shape[:-1], -1)
+
+
+def expected_modes(probabilities: NDArray[Any], count: int) -> dict[str, float]:
+    """What `judge` says of the modes of `count` responses in expectation, given their probabilities."""
+    p = np.asarray(probabilities, np.float64)
+    other = np.maximum(1 - p.sum(-1), 0)
+    return {
+        "mode_coverage": float((1 - (1 - p) ** count).mean()),
+        "mode_diversity": float((1 - np.square(p).sum(-1) - other**2).mean()),
+        "mean_reward": float((p @ TOY.reward_means).mean()),
+    }
+
+
+def _generations(scores: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Means over runs of `judge`, by recipe, prompts, strategy and K, with changes from the first K and from RKoN.
+
+    Differences are paired: runs of one number share their prompts, pools and initial weights.
+    """
+    out: dict[str, Any] = {}
+    gaps: dict[str, list[NDArray[np.float64]]] = {}  # per cell, of each run
+    for recipe in RECIPES:
+        each: dict[str, dict[str, list[dict[str, np.ndarray]]]] = {where: {} for where in PROMPTS}
+        for name, cells in scores.items():
+            for cell in cells:
+                drawn, known = np.asarray(cell[recipe]["generated"]), np.asarray(cell["references"])
+                chances = np.asarray(cell[recipe]["mode_probabilities"])
+                half = drawn.shape[1] // 2
+                for where, part in (("seen", slice(0, half)), ("unseen", slice(half, None))):
+                    runs = [judge(d[part], r[part]) for d, r in zip(drawn, known, strict=True)]
+                    each[where].setdefault(name, []).append(
+                        {metric: np.array([run[metric] for run in runs]) for metric in runs[0]}
+                    )
+                    exact = [expected_modes(p[part], drawn.shape[2]) for p in chances]
+                    for metric in exact[0]:
+                        gap = [run[metric] - value[metric] for run, value in zip(runs, exact, strict=True)]
+                        gaps.setdefault(metric, []).append(np.array(gap))
+        out[recipe] = {
+            where: {
+                name: {
+                    metric: {
+                        "k": [intervals.mean(cell[metric]) for cell in cells],
+                        "change": intervals.mean(cells[-1][metric] - cells[0][metric]),
+                        "over_rkon": [
+                            intervals.mean(cell[metric] - base[metric])
+                            for cell, base in zip(cells, by_name["rkon"], strict=True)
+                        ],
+                    }
+                    for metric in cells[0]
+                }
+                for name, cells in by_name.items()
+            }
+            for where, by_name in each.items()
+        }
+    out["generator"] = {"mode_diversity": float(1 - np.square(TOY.generator).sum())}
+    out["gap"] = {metric: intervals.mean(np.mean(cells, axis=0)) for metric, cells in gaps.items()}
     return out
 
 
@@ -381,7 +492,69 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
             Role.PRIMARY,
         )
     )
+    return found + _diversity_predictions(result)
+
+
+def _diversity_predictions(result: dict[str, Any]) -> list[Prediction]:
+    """Whether several references per prompt collapse the diversity of what a trained model says."""
+    ks, found = result["responses"], []
+    words = {
+        "mode_diversity": "diversity of the modes of sampled responses",
+        "diversity": "diversity of sampled responses",
+        "coverage": "coverage of the true responses by sampled ones",
+    }
+    cells = [("mode_diversity", recipe, where) for recipe in RECIPES for where in PROMPTS] + [
+        ("diversity", "last", "seen"),
+        ("coverage", "last", "seen"),
+    ]
+    for metric, recipe, where in cells:
+        for name, claim, title in (
+            ("rkon", 1, "RKoN"),
+            ("bkon", 7, "BKoN"),
+            ("mode-seeking", 6, "mode-seeking"),
+        ):
+            cell = result["generations"][recipe][where][name][metric]
+            each = ", ".join(f"{of_k['estimate']:.3f}" for of_k in cell["k"])
+            found.append(
+                Prediction(
+                    f"tokens.{metric.replace('_', '-')}.{name}.{recipe}.{where}",
+                    claim,
+                    f"{words[metric]}, {title}, K = {ks[-1]} − K = {ks[0]}, {PROMPTS[where]}, {_SHORT[recipe]}",
+                    read(cell["change"]),
+                    above(0.0),
+                    Role.LIMIT,
+                    note=f"for K = {', '.join(map(str, ks))}: {each}; below 0, more references per prompt collapse it",
+                )
+            )
+    if _K in ks:
+        for recipe in RECIPES:
+            cell = result["generations"][recipe]["unseen"]["bkon"]["mode_diversity"]
+            found.append(
+                Prediction(
+                    f"tokens.mode-diversity.bkon-over-rkon.{recipe}.k{_K}",
+                    7,
+                    f"{words['mode_diversity']}, BKoN − RKoN, K = {_K}, unseen prompts, {_SHORT[recipe]}",
+                    read(cell["over_rkon"][ks.index(_K)]),
+                    below(0.0),
+                    Role.LIMIT,
+                )
+            )
+    for metric, gap in result["generations"]["gap"].items():
+        found.append(
+            Prediction(
+                f"tokens.sampled-is-exact.{metric.replace('_', '-')}",
+                1,
+                f"{metric.replace('_', ' ')} of sampled responses − its exact value given the model",
+                read(gap),
+                equals(0.0, absolute=0.01),
+                Role.CONTEXT,
+                note="over all models; exact by the probabilities of the modes",
+            )
+        )
     return found
+
+
+_SHORT = {"last": "last step", "best": "best step"}
 
 
 def _rare(result: dict[str, Any], name: str) -> Estimate:

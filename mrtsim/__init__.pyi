@@ -73,6 +73,8 @@ from .selection.registry import load_plugin as load_plugin
 from .selection.registry import register_strategy as register_strategy
 from .selection.registry import strategies as strategies
 from .selection.report import SelectionReport as SelectionReport
+from .selection.response_metrics import ResponseMetrics as ResponseMetrics
+from .selection.response_metrics import response_metrics as response_metrics
 from .selection.select import select as select
 from .selection.select_file import Columns as Columns
 from .selection.select_file import select_file as select_file

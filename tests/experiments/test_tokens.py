@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -12,8 +13,10 @@ from experiments.harness.statements import Outcome
 from experiments.harness.store import InMemory, to_json
 from experiments.shared.token_modes import BOS, EOS, SEP, TokenModes
 from experiments.shared.training import Recipe
+from experiments.shared.transformer import Transformer
 from figures import tokens as figure
 from mrtsim.errors import InputError
+from mrtsim.models import in_float64
 
 TOY = TokenModes()
 SMALL = tokens.Config(
@@ -24,6 +27,8 @@ SMALL = tokens.Config(
     batch=8,
     recipe=Recipe(4, 2e-3, 1.0, 0.01, validate_every=2),
     replicates=3,
+    generation_prompts=4,
+    generations=6,
 )
 
 
@@ -254,3 +259,71 @@ def test_a_learner_gives_the_modes_what_is_kept():
 
     np.testing.assert_allclose(learned(0), TOY.generator, atol=0.02)
     assert learned(1)[0] > 0.98
+
+
+def test_sampled_tokens_follow_the_model():
+    """The mean of -log p of what was drawn is the mean entropy of what it was drawn from, place by place."""
+    with jax.enable_x64(True):
+        model = in_float64(Transformer(jax.random.key(1), TOY.vocabulary, TOY.length - 1))
+        prompts = TOY.sequences(TOY.sample_prompts(jax.random.key(2), 3))[:, 0, : TOY.mode_position]
+        drawn = tokens.generate(jax.random.key(3), model, prompts, 700)
+        assert drawn.shape == (3, 700, TOY.length - TOY.mode_position)
+        whole = jnp.concatenate([jnp.repeat(prompts, 700, axis=0), drawn.reshape(2100, -1)], axis=1)
+        log_p = np.asarray(jax.nn.log_softmax(model(whole[:, :-1])))[:, TOY.mode_position - 1 :]
+    of_drawn = np.take_along_axis(log_p, np.asarray(drawn.reshape(2100, -1))[..., None], 2)[..., 0]
+    excess = -of_drawn + (np.exp(log_p) * log_p).sum(-1)
+    error = excess.std(axis=0, ddof=1) / math.sqrt(len(excess))
+    assert (np.abs(excess.mean(axis=0)) < 4 * error).all()
+    assert len(np.unique(drawn.reshape(2100, -1), axis=0)) > 2000
+
+
+def test_judging_by_hand():
+    references = np.asarray(TOY.sequences(jnp.array([[4, 5, 6, 7]])))[:, :, TOY.mode_position :]
+    first, second, _ = references[0]
+    other = first.copy()
+    other[0], other[1] = 4, first[1] + 1  # no mode, and one of the other tokens differs
+    found = tokens.judge(np.stack([first, first, second, other])[None], references)
+    assert found["mode_coverage"] == pytest.approx(2 / 3)
+    assert found["mode_diversity"] == pytest.approx(5 / 6)
+    assert found["mean_reward"] == pytest.approx((1 + 1 + 0.97 + 0) / 4)
+    assert found["best_reward"] == 1
+    assert found["pass_at_1"] == 0.75
+    assert found["pass_at_all"] == 1
+    assert found["alignment"] == pytest.approx((1 + 1 + 1 + 3 / 5) / 4)
+    assert found["coverage"] > 2 / 3
+
+
+def test_expected_modes_are_those_of_all_draws():
+    p = np.array([[0.6, 0.3, 0.0], [0.2, 0.3, 0.5]])
+    exact = tokens.expected_modes(p, 3)
+    total = dict.fromkeys(exact, 0.0)
+    references = np.asarray(TOY.sequences(jnp.array([[4, 5, 6, 7]])))[:, :, TOY.mode_position :]
+    no_mode = np.zeros((1, references.shape[2]), int)
+    kinds = np.concatenate([references[0], no_mode])
+    for row in p:
+        chances = np.append(row, 1 - row.sum())
+        for draw in itertools.product(range(4), repeat=3):
+            found = tokens.judge(kinds[list(draw)][None], references)
+            for name in total:
+                total[name] += chances[list(draw)].prod() * found[name] / 2
+    assert total == pytest.approx(exact)
+
+
+def test_generations_are_judged(result):
+    found = result["generations"]
+    assert found["generator"]["mode_diversity"] == pytest.approx(1 - 0.95**2 - 0.04**2 - 0.01**2)
+    for recipe in tokens.RECIPES:
+        for where in tokens.PROMPTS:
+            for name in tokens.STRATEGIES:
+                for cell in found[recipe][where][name].values():
+                    assert len(cell["k"]) == 4
+                    change = cell["k"][-1]["estimate"] - cell["k"][0]["estimate"]
+                    assert cell["change"]["estimate"] == pytest.approx(change, abs=1e-12)
+    outcomes = {p.id: p.outcome for p in tokens.predictions(result)}
+    assert "tokens.mode-diversity.rkon.best.unseen" in outcomes
+    assert "tokens.mode-diversity.bkon-over-rkon.last.k4" in outcomes
+
+
+def test_more_responses_than_there_are_prompts_for_are_refused():
+    with pytest.raises(InputError, match="generation_prompts = 11 must be at least 1"):
+        dataclasses.replace(SMALL, generation_prompts=11)
