@@ -195,8 +195,12 @@ def _objectives(
             if name == "sum":
                 kept = sum_over_kept(rewards, embeddings, alpha, 4)
             else:
-                options = {"quality_side": name} if name == "covered" else {"ties": name}
-                given = {"rewards": rewards, "embeddings": embeddings, "key": jax.random.key(0)}
+                options: dict[str, Any] = {"quality_side": name} if name == "covered" else {"ties": name}
+                given: dict[str, Any] = {
+                    "rewards": rewards,
+                    "embeddings": embeddings,
+                    "key": jax.random.key(0),
+                }
                 kept = select("dbkon", 4, **given, alpha=alpha, **options)
             shift = np.take_along_axis(losses, kept, 1).mean(1) - losses.mean(1)
             error = np.square(shift)
@@ -268,7 +272,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                 f"coverage of a real pool by what is kept (mean largest cosine), {words} − RKoN, K = 4 of {n}",
                 read(result["metrics"][name][place]["coverage_over_rkon"]),
                 above(0.0),
-                Role.LIMIT,
+                Role.LIMIT if name == "dkon" else Role.CONTEXT,
             )
             for name, words in (("dkon", "DKoN"), ("dbkon", "DBKoN"))
         ),
@@ -317,21 +321,22 @@ def _objective_predictions(result: dict[str, Any]) -> list[Prediction]:
     n, found = result["candidates"], []
     for row in result["objectives"]:
         way, alpha = row["way"], row["alpha"]
-        if alpha not in (0.25, 0.75, 1.0) or way == "index":
+        if alpha not in (0.75, 1.0) or way == "index":
             continue
         words = {"covered": "quality on the covered side", "sum": "the sum over all kept"}.get(
             way, f"ties by {way}"
         )
-        at = f"alpha = {alpha:g}, K = 4 of {n}"
+        at, label = f"alpha = {alpha:g}, K = 4 of {n}", f"alpha-{alpha:g}".replace(".", "_")
+        role = Role.LIMIT if way == "covered" else Role.CONTEXT
         if way in ("covered", "sum"):
             found.append(
                 Prediction(
-                    f"real_pool.{way}-over-rkon.alpha-{alpha:g}",
+                    f"real_pool.{way}-over-rkon.{label}",
                     9,
                     f"squared error of a real pool's mean loss, {words} − RKoN, {at}",
                     read(row["excess_error"]),
                     below(0.0),
-                    Role.LIMIT,
+                    role,
                     unit="nats^2",
                     note=f"reward kept above the pool's: {row['reward']['estimate']:.3f}",
                 )
@@ -339,12 +344,12 @@ def _objective_predictions(result: dict[str, Any]) -> list[Prediction]:
         if way in ("covered", "sum") or alpha == 1:
             found.append(
                 Prediction(
-                    f"real_pool.{way}-over-dbkon.alpha-{alpha:g}",
+                    f"real_pool.{way}-over-dbkon.{label}",
                     9,
                     f"squared error of a real pool's mean loss, {words} − DBKoN, {at}",
                     read(row["over_index"]),
                     below(0.0),
-                    Role.LIMIT if way in ("covered", "sum") else Role.CONTEXT,
+                    Role.CONTEXT,
                     unit="nats^2",
                     note=f"reward kept, less DBKoN's: {row['reward_over_index']['estimate']:.3f}",
                 )

@@ -255,8 +255,8 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
     found = []
     for row in result["shares"]:
         n, k, alpha = row["n"], row["k"], row["alpha"]
-        at = f"n{n}.k{k}.alpha-{alpha:g}"
-        if k == 4 and alpha in (0.75, 1.0):
+        at = f"n{n}-{_label(alpha)}"
+        if k == 4 < n and alpha in (0.75, 1.0):
             found.append(
                 Prediction(
                     f"saturation.share.{at}",
@@ -267,7 +267,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                     Role.LIMIT,
                 )
             )
-        if k == 4 and alpha in (0.0, 1.0):
+        if k == 4 < n and alpha in (0.0, 1.0):
             found.append(
                 Prediction(
                     f"saturation.repeats.{at}",
@@ -332,12 +332,12 @@ def _error_predictions(rows: list[dict[str, Any]]) -> list[Prediction]:
                 ):
                     found.append(
                         Prediction(
-                            f"saturation.{way}-over-{other}.n{n}.alpha-{alpha:g}",
+                            f"saturation.{way}-over-{other}.n{n}-{_label(alpha)}",
                             9,
                             f"EMSE of the loss, {words} / {label}, alpha = {alpha:g}, K = 4 of {n}",
                             cell(n, way, alpha, part),
                             below(1.0),
-                            Role.LIMIT,
+                            Role.LIMIT if way == "covered" else Role.CONTEXT,
                             note=_parts(n, way, alpha, cell),
                         )
                     )
@@ -354,6 +354,11 @@ def _error_predictions(rows: list[dict[str, Any]]) -> list[Prediction]:
             )
         )
     return found
+
+
+def _label(alpha: float) -> str:
+    """The last part of an id has no dot: statements that differ in it alone share a line of the page."""
+    return f"alpha-{alpha:g}".replace(".", "_")
 
 
 def _parts(n: int, way: str, alpha: float, cell: Any) -> str:

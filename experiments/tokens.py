@@ -517,12 +517,12 @@ def _diversity_predictions(result: dict[str, Any]) -> list[Prediction]:
             each = ", ".join(f"{of_k['estimate']:.3f}" for of_k in cell["k"])
             found.append(
                 Prediction(
-                    f"tokens.{metric.replace('_', '-')}.{name}.{recipe}.{where}",
+                    f"tokens.{metric.replace('_', '-')}.{name}.{recipe}-{where}",
                     claim,
                     f"{words[metric]}, {title}, K = {ks[-1]} − K = {ks[0]}, {PROMPTS[where]}, {_SHORT[recipe]}",
                     read(cell["change"]),
                     above(0.0),
-                    Role.LIMIT,
+                    Role.LIMIT if name == "rkon" else Role.CONTEXT,
                     note=f"for K = {', '.join(map(str, ks))}: {each}; below 0, more references per prompt collapse it",
                 )
             )
@@ -531,12 +531,12 @@ def _diversity_predictions(result: dict[str, Any]) -> list[Prediction]:
             cell = result["generations"][recipe]["unseen"]["bkon"]["mode_diversity"]
             found.append(
                 Prediction(
-                    f"tokens.mode-diversity.bkon-over-rkon.{recipe}.k{_K}",
+                    f"tokens.mode-diversity.bkon-over-rkon.{recipe}-k{_K}",
                     7,
                     f"{words['mode_diversity']}, BKoN − RKoN, K = {_K}, unseen prompts, {_SHORT[recipe]}",
                     read(cell["over_rkon"][ks.index(_K)]),
                     below(0.0),
-                    Role.LIMIT,
+                    Role.CONTEXT,
                 )
             )
     for metric, gap in result["generations"]["gap"].items():

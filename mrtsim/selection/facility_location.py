@@ -155,10 +155,10 @@ def greedy(
             largest gain with q = 1 (with ties of its own).
         order: who comes first where ties are left; the lowest index by default.
     """
-    _, coverage, weights = _terms(similarity, qualities, mask, weights)
-    coverage = weights[:, None] * coverage  # once here, instead of in the gains of every step
+    _, coverage, rows = _terms(similarity, qualities, mask, weights)
+    coverage = rows[:, None] * coverage  # once here, instead of in the gains of every step
     plain = _terms(similarity, None, mask)[1] if "diverse" in preferences else coverage[:, :0]
-    rounding = 2 * jnp.finfo(coverage.dtype).eps * jnp.sum(weights)
+    rounding = 2 * jnp.finfo(coverage.dtype).eps * jnp.sum(rows)
     indices = jnp.arange(coverage.shape[0], dtype=jnp.int32)
 
     def pick(state: Any, _: None) -> Any:
@@ -186,5 +186,5 @@ def greedy(
         return (covered, plainly_covered, free & (indices != choice)), (choice, gains[choice] <= 0)
 
     free = jnp.ones(indices.shape, bool) if mask is None else mask
-    zero = jnp.zeros_like(weights)
+    zero = jnp.zeros_like(rows)
     return jax.lax.scan(pick, (zero, zero, free), length=k)[1]

@@ -158,13 +158,13 @@ def test_predictions_follow_the_numbers(rows):
     ]
     result = {"shares": shares, "errors": errors}
     found = {p.id: p.outcome for p in saturation.predictions(result)}
-    assert found["saturation.covered-over-rkon.n8.alpha-1"] is Outcome.HOLDS
-    assert found["saturation.sum-over-dbkon.n8.alpha-1"] is Outcome.FAILS
+    assert found["saturation.covered-over-rkon.n8-alpha-1"] is Outcome.HOLDS
+    assert found["saturation.sum-over-dbkon.n8-alpha-1"] is Outcome.FAILS
     assert found["saturation.ties.diverse.n8"] is Outcome.HOLDS
     assert found["saturation.ties.random.n8"] is Outcome.OPEN
-    assert found["saturation.share.n8.k4.alpha-1"] is Outcome.FAILS
+    assert found["saturation.share.n8-alpha-1"] is Outcome.FAILS
     assert found["saturation.share.alpha-0"] is Outcome.HOLDS
-    assert found["saturation.repeats.n8.k4.alpha-1"] is Outcome.OPEN  # 0.45 to 0.55 is wider than the margin
+    assert found["saturation.repeats.n8-alpha-1"] is Outcome.OPEN  # 0.45 to 0.55 is wider than the margin
     shares[0]["toy"] = cell(0.3)
     assert {p.id: p.outcome for p in saturation.predictions(result)}[
         "saturation.share.alpha-0"

@@ -322,8 +322,8 @@ def test_generations_are_judged(result):
                     change = cell["k"][-1]["estimate"] - cell["k"][0]["estimate"]
                     assert cell["change"]["estimate"] == pytest.approx(change, abs=1e-12)
     outcomes = {p.id: p.outcome for p in tokens.predictions(result)}
-    assert "tokens.mode-diversity.rkon.best.unseen" in outcomes
-    assert "tokens.mode-diversity.bkon-over-rkon.last.k4" in outcomes
+    assert "tokens.mode-diversity.rkon.best-unseen" in outcomes
+    assert "tokens.mode-diversity.bkon-over-rkon.last-k4" in outcomes
 
 
 def test_more_responses_than_there_are_prompts_for_are_refused():
