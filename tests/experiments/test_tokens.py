@@ -16,7 +16,6 @@ from experiments.shared.training import Recipe
 from experiments.shared.transformer import Transformer
 from figures import tokens as figure
 from mrtsim.errors import InputError
-from mrtsim.models import in_float64
 
 TOY = TokenModes()
 SMALL = tokens.Config(
@@ -263,14 +262,12 @@ def test_a_learner_gives_the_modes_what_is_kept():
 
 def test_sampled_tokens_follow_the_model():
     """The mean of -log p of what was drawn is the mean entropy of what it was drawn from, place by place."""
-    with jax.enable_x64(True):
-        model = in_float64(Transformer(jax.random.key(1), TOY.vocabulary, TOY.length - 1))
-        model = jax.tree.map(jnp.asarray, model)
-        prompts = TOY.sequences(TOY.sample_prompts(jax.random.key(2), 3))[:, 0, : TOY.mode_position]
-        drawn = tokens.generate(jax.random.key(3), model, prompts, 700)
-        assert drawn.shape == (3, 700, TOY.length - TOY.mode_position)
-        whole = jnp.concatenate([jnp.repeat(prompts, 700, axis=0), drawn.reshape(2100, -1)], axis=1)
-        log_p = np.asarray(jax.nn.log_softmax(model(whole[:, :-1])))[:, TOY.mode_position - 1 :]
+    model = Transformer(jax.random.key(1), TOY.vocabulary, TOY.length - 1)
+    prompts = TOY.sequences(TOY.sample_prompts(jax.random.key(2), 3))[:, 0, : TOY.mode_position]
+    drawn = tokens.generate(jax.random.key(3), model, prompts, 700)
+    assert drawn.shape == (3, 700, TOY.length - TOY.mode_position)
+    whole = jnp.concatenate([jnp.repeat(prompts, 700, axis=0), drawn.reshape(2100, -1)], axis=1)
+    log_p = np.asarray(jax.nn.log_softmax(model(whole[:, :-1])), np.float64)[:, TOY.mode_position - 1 :]
     of_drawn = np.take_along_axis(log_p, np.asarray(drawn.reshape(2100, -1))[..., None], 2)[..., 0]
     excess = -of_drawn + (np.exp(log_p) * log_p).sum(-1)
     error = excess.std(axis=0, ddof=1) / math.sqrt(len(excess))
