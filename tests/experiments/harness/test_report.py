@@ -175,7 +175,7 @@ class TestPage:
         text = report.write("quick", stored).page.read_text(encoding="utf-8")
         row = next(line for line in text.splitlines() if line.startswith("| [1. "))
         assert "**not run**" in row
-        assert "Not run here: lottery, distributional." in text
+        assert "Not run here: lottery, distributional, tokens." in text
 
     def test_the_comparison_joins_on_ids_and_names_what_is_opposite(self, stored):
         here = report.load(stored / "quick")
