@@ -111,6 +111,8 @@ def read_log(
     if filter is not None and log != "lm-eval":
         raise InputError(f"--filter belongs to --log lm-eval, not to {log}")
     answers = list(LOGS[log](sources, group_column))
+    if not answers:
+        raise InputError(f"{_names(sources)[0]} holds no response; was the run cut short?")
     _one_model(answers)
     _same_questions(answers)
     answers = _filtered(answers, filter)
@@ -497,11 +499,14 @@ def _lighteval_model(path: Path) -> str:
     return "/".join(part for part in inside if not re.match(r"\d{4}-\d\d-\d\dT", part))
 
 
+def _names(sources: Sources) -> list[Source]:
+    return [sources] if isinstance(sources, str | os.PathLike) else list(sources)
+
+
 def _found(sources: Sources, *patterns: str, other_than: Sequence[str] = ()) -> list[Path]:
     """The files of logs by name, folder (with the folders inside it) or pattern, each once."""
-    names = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     found: dict[Path, None] = {}
-    for name in names:
+    for name in _names(sources):
         path = Path(name)
         if str(name) == "-":
             found[path] = None

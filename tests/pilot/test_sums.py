@@ -56,7 +56,11 @@ def test_parts_merge_in_any_order(grouped):
     ]
     whole = mrt.estimate_components(losses, prompts, groups=groups)
     for first, second, third in itertools.permutations(parts):
-        for merged in (first.merge(second).merge(third), first.merge(second.merge(third))):
+        for merged in (
+            first.merge(second).merge(third),
+            first.merge(second.merge(third)),
+            first.merge(second, third),
+        ):
             found = mrt.estimate_components(merged)
             assert found.n_responses == 200
             for name in ("prompt", "response", "ratio", "icc", "group"):
@@ -68,6 +72,21 @@ def test_parts_merge_in_any_order(grouped):
             assert found.mean == pytest.approx(whole.mean, rel=1e-13)
             assert found.components.prompt == pytest.approx(whole.components.prompt, rel=1e-12)
             assert found.components.response == pytest.approx(whole.components.response, rel=1e-12)
+
+
+def test_what_stands_in_one_part_alone_keeps_every_digit():
+    """Also far from zero, and whatever the others hold."""
+    parts = [mrt.PromptSums.of(1e9 + np.array([0.1, 0.2, 0.7]) * (i + 1), np.repeat(i, 3)) for i in range(4)]
+    merged = parts[0].merge(*parts[1:])
+    assert merged.labels.to_pylist() == [0, 1, 2, 3]
+    for i, part in enumerate(parts):
+        assert (merged.means[i], merged.within[i]) == (part.means[0], part.within[0])
+    again = parts[2].merge(*parts, parts[2])
+    place = again.labels.to_pylist().index(2)
+    assert again.counts[place] == 9
+    assert again.means[place] == pytest.approx(parts[2].means[0], rel=1e-15)
+    assert again.within[place] == pytest.approx(3 * parts[2].within[0], rel=1e-12)
+    assert parts[0].merge().counts == 3
 
 
 def test_parts_may_be_too_small_for_an_estimate():

@@ -396,6 +396,11 @@ def test_inspect_samples_that_failed(run, tmp_path):
     assert run("a.json", "--log", "inspect", "--unscored", "drop")["n_responses"] == 22
 
 
+def test_a_log_without_samples(run, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({**inspect_log(SCORES), "samples": []}))
+    assert "a.json holds no response; was the run cut short?" in run("a.json", "--log", "inspect", code=2)
+
+
 def test_the_first_version_of_inspect_logs(run, tmp_path):
     log = inspect_log(SCORES)
     for sample in log["samples"]:
