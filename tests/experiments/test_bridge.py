@@ -11,16 +11,8 @@ from experiments.harness.statements import Outcome
 
 
 @pytest.fixture(scope="module")
-def result(small_run):
-    return small_run(
-        "bridge",
-        replicates=8,
-        trials=100,
-        n_prompts=8,
-        responses=(4,),
-        strategies=("rkon", "dkon", "bkon"),
-        draws=100,
-    )
+def result(small_result):
+    return small_result("bridge")
 
 
 def test_bridge_finds_the_two_levels_of_similarity(result, outcome):

@@ -12,16 +12,8 @@ from mrtsim.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def result(small_run):
-    return small_run(
-        "collapse",
-        replicates=4000,
-        n_prompts=(10, 1000),
-        strategies=("rkon", "bkon", "dkon"),
-        points=64,
-        grid_candidates=(4, 16),
-        grid_responses=(1, 4),
-    )
+def result(small_result):
+    return small_result("collapse")
 
 
 def test_collapse_is_not_cured_by_data(result, outcome):

@@ -9,8 +9,8 @@ from experiments.shared import untrained_network
 
 
 @pytest.fixture(scope="module")
-def result(small_run):
-    return small_run("emse", replicates=60, models=2, n_prompts=8, pipelines=200)
+def result(small_result):
+    return small_result("emse")
 
 
 def test_emse_finds_what_is_exact(result, outcome):

@@ -1,9 +1,8 @@
-"""Every experiment at its quick preset keeps the contract, runs, is judged and drawn; a new one is found by itself."""
+"""Every experiment keeps the contract, runs, is judged and drawn; a new one is found by itself, at its quick preset."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import pytest
 from experiments.__main__ import PRESETS, find
 from experiments.harness import report
 from experiments.harness.statements import check, known_claims
-from experiments.harness.store import InMemory, to_json
+from experiments.harness.store import InMemory
 from figures import style
+from tests.experiments.conftest import SMALL
 from tests.lowering import TPU_UNKNOWN, lowering
 from tests.lowering import check as check_lowered
 
@@ -34,10 +34,18 @@ def test_keeps_the_contract(name):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_runs_is_judged_and_is_drawn(name, tmp_path):
+def test_runs_is_judged_and_is_drawn(name, small_result, tmp_path):
+    judge_and_draw(name, small_result(name), tmp_path)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("name", SMALL)
+def test_the_whole_quick_preset_is_judged_and_drawn(name, small_result, tmp_path):
+    judge_and_draw(name, small_result(name, whole=True), tmp_path)
+
+
+def judge_and_draw(name, stored, folder):
     module = EXPERIMENTS[name]
-    result = to_json(module.run(module.PRESETS["quick"], jax.random.key(0), InMemory()))
-    stored = json.loads(json.dumps(result, allow_nan=False))
     found = module.predictions(stored)
     check(name, module.CLAIMS, found)
     for p in found:
@@ -46,8 +54,8 @@ def test_runs_is_judged_and_is_drawn(name, tmp_path):
         assert not p.ours.high < p.ours.value
         assert len(p.quantity) <= 110
         assert not p.quantity.endswith(".")
-    style.save(importlib.import_module(f"figures.{name}").draw(stored), tmp_path / "figure")
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    style.save(importlib.import_module(f"figures.{name}").draw(stored), folder / "figure")
+    assert (folder / "figure.png").stat().st_size > 10_000
 
 
 # One in every run of the tests, with the engine, training and exact laws; all in `make stress`.

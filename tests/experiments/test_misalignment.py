@@ -11,18 +11,8 @@ from mrtsim.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def result(small_run):
-    return small_run(
-        "misalignment",
-        n_prompts=8,
-        replicates=6,
-        candidates=(8, 32),
-        responses=(4, 8),
-        agreements=(0.0, 1.0),
-        runs=3,
-        training_prompts=20,
-        checkpoints=(0, 5),
-    )
+def result(small_result):
+    return small_result("misalignment")
 
 
 @pytest.mark.parametrize("table", [(0.3, 0.1, 0.2, 0.4), (0.05, 0.1, 0.3, 0.55), (0.0, 0.5, 0.1, 0.4)])

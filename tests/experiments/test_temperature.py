@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from experiments.harness.statements import Outcome
 
 
 @pytest.fixture(scope="module")
-def result(small_run):
-    return small_run(
-        "temperature", replicates=100, n_prompts=8, temperatures=(0.0, 1.0, math.inf), alphas=(0.2, 1.0)
-    )
+def result(small_result):
+    return small_result("temperature")
 
 
 def test_the_frontier_ends_at_the_exact_strategies(result, outcome):

@@ -64,15 +64,20 @@ def test_the_steps_are_optax_steps_on_the_clipped_gradient():
     def loss(params):
         return mdn_nll(eqx.combine(params, static), prompts, responses).mean()
 
-    adam, losses = optax.adam(0.02), []
-    state = adam.init(params)
-    for _ in range(6):
+    adam = optax.adam(0.02)
+
+    @jax.jit
+    def step(params, state):
         value, gradient = jax.value_and_grad(loss)(params)
-        losses.append(value)
-        norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient)))
+        norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))
+        updates, state = adam.update(jax.tree.map(lambda g: recipe.clip / norm * g, gradient), state)
+        return optax.apply_updates(params, updates), state, value, norm
+
+    state, losses = adam.init(params), []
+    for _ in range(6):
+        params, state, value, norm = step(params, state)
         assert norm > recipe.clip
-        updates, state = adam.update(jax.tree.map(lambda g, n=norm: 0.1 / n * g, gradient), state)
-        params = optax.apply_updates(params, updates)
+        losses.append(value)
     np.testing.assert_allclose(trained.losses, losses, rtol=1e-5)
     for ours, theirs in zip(
         jax.tree.leaves(eqx.filter(trained.last, eqx.is_array)), jax.tree.leaves(params), strict=True
@@ -167,9 +172,12 @@ def test_padding_changes_nothing():
             np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("columns", [1, 3, 4, 8, 20])
-def test_the_loss_of_what_is_used_has_the_value_and_gradient_of_the_plain_one(columns):
-    """Also under vmap and jit with traced sizes, and next to padding that is no number."""
+SIZES = ((7, 11), (7, 1), (1, 11), (4, 3), (5, 8))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A mixture, responses, and three times the loss of the first n x k with its gradient, by (n, k)."""
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(8), 4)
         mixture = Mixture(
@@ -177,16 +185,33 @@ def test_the_loss_of_what_is_used_has_the_value_and_gradient_of_the_plain_one(co
             *(2 * jax.random.normal(key, (7, 5), jnp.float64) for key in keys[1:3]),
         )
         responses = 5 * jax.random.normal(keys[3], (7, 11), jnp.float64)
+
+        @jax.jit
+        def losses(mixture):
+            return [
+                jax.value_and_grad(lambda m, n=n, k=k: 3.0 * mixture_nll(m, responses)[:n, :k].mean())(
+                    mixture
+                )
+                for n, k in SIZES
+            ]
+
+        return mixture, responses, dict(zip(SIZES, losses(mixture), strict=True))
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4, 8, 20])
+def test_the_loss_of_what_is_used_has_the_value_and_gradient_of_the_plain_one(columns, plain):
+    """Also under vmap and jit with traced sizes, and next to padding that is no number."""
+    mixture, responses, expected = plain
+    with jax.enable_x64(True):
         ours = jax.jit(
             jax.value_and_grad(
                 lambda mixture, *given: 3.0 * used_mixture_nll(mixture, *given, columns=columns)
             )
         )
-        for n, k in ((7, 11), (7, 1), (1, 11), (4, 3), (5, 8)):
-            plain = jax.value_and_grad(lambda m, n=n, k=k: 3.0 * mixture_nll(m, responses)[:n, :k].mean())
+        for n, k in SIZES:
             padded = jnp.full_like(responses, jnp.nan).at[:n, :k].set(responses[:n, :k])
             for ours_, theirs in zip(
-                jax.tree.leaves(ours(mixture, padded, n, k)), jax.tree.leaves(plain(mixture)), strict=True
+                jax.tree.leaves(ours(mixture, padded, n, k)), jax.tree.leaves(expected[n, k]), strict=True
             ):
                 np.testing.assert_allclose(ours_, theirs, rtol=1e-12, atol=1e-13)
         several = jax.vmap(lambda k: used_mixture_nll(mixture, responses, 6, k, columns))(
