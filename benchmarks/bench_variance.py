@@ -32,7 +32,7 @@ def simulate(model, replicates):
 
 
 def words_per_second():
-    """Random words a second on all cores, in blocks as large as the experiment's."""
+    """Random words per second on all cores, in blocks as large as the experiment's."""
 
     def draw(key):
         return jnp.bitwise_xor.reduce(jax.random.bits(key, (WORDS,)))

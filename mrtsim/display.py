@@ -68,7 +68,7 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = (), indent: str
 
 
 def html_table(rows: Sequence[Sequence[Any]], header: Sequence[str] = ()) -> str:
-    """The same rows as an HTML table; every text is escaped."""
+    """Rows as an HTML table; every text is escaped."""
 
     def line(cells: Sequence[Any], tag: str) -> str:
         return "<tr>" + "".join(

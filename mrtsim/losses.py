@@ -22,7 +22,7 @@ Loss = Callable[[Any, Float[Array, "prompts d"], Float[Array, "prompts k"]], Flo
 def squared_loss(
     model: Callable[[Array], Array], prompts: Float[Array, "prompts d"], responses: Float[Array, "prompts k"]
 ) -> Float[Array, "prompts k"]:
-    """(y - model(x))^2, the loss of E1.
+    """Squared error (y - model(x))^2, the loss of E1.
 
     Args:
         model: called on the prompts.

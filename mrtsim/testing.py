@@ -173,7 +173,7 @@ def check_estimator(
         estimator: losses (prompts, responses) -> (V_x, V_{y|x}).
         unbiased: whether to check the expectation; likelihood estimates are biased, and so is one that clips at 0.
         prompts: how many; the enumeration grows as 6 to this power for two responses.
-        responses: how many a prompt.
+        responses: how many per prompt.
 
     Raises:
         CheckFailed: with the losses, or with the expectation and the truth.

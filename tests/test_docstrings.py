@@ -64,7 +64,8 @@ def test_descriptions_start_in_lower_case_and_first_lines_are_sentences(path):
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
             docstring = ast.get_docstring(node) or ""
-            assert not docstring.split("\n")[0].endswith("?"), f"{path}: {docstring}"
+            first = docstring.split("\n")[0]
+            assert not re.match(r"(Of|From|The same) |.*\?$", first), f"{path}: {first}"
             for name, lines in sections(docstring):
                 if name in ("Args", "Attributes", "Raises"):
                     for line in lines:

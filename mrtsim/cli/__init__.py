@@ -1,4 +1,4 @@
-"""The `mrtsim` command: one module a subcommand, and what they share.
+"""The `mrtsim` command: one module per subcommand, and what they share.
 
 A subcommand's module has `add_parser(subparsers)` and `run(args) -> int`; what is heavy is imported in `run`.
 """
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def strict_json(value: Any) -> str:
-    """`value` as strict JSON on one line: infinite and undefined numbers are null, NumPy values plain."""
+    """A value as strict JSON on one line: infinite and undefined numbers are null, NumPy values plain."""
     return json.dumps(plain(value), allow_nan=False)
 
 

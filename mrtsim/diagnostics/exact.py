@@ -1,4 +1,4 @@
-"""What `measure` should find for a strategy whose law is known, by quadrature."""
+"""Exact error reports of strategies whose law is known, by quadrature."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mrtsim.selection.registry import law
 
 @dataclass(frozen=True)
 class ExactReport:
-    """What `measure` should find, by quadrature.
+    """The exact counterparts of what `measure` finds, by quadrature.
 
     Attributes:
         loss, gradient: exact moments, one entry per prompt; gradients in orthonormal coordinates of each prompt's span.

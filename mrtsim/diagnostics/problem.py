@@ -155,7 +155,7 @@ class Problem(eqx.Module):
 
     @property
     def prompts(self) -> Any:
-        """(prompts, d)."""
+        """The prompts, (prompts, d)."""
         return self.gradients.prompts
 
     @classmethod

@@ -188,7 +188,7 @@ def estimator_error(
 
 
 def mode_coverage(modes: Any, weights: Any, *, batches: int = BATCHES) -> CoverageReport:
-    """Coverage of your own selections.
+    """Mode coverage of your own selections.
 
     Args:
         modes: the mode (0, 1, ...) of each kept response, (trials, prompts, k).
@@ -220,7 +220,7 @@ def mode_coverage(modes: Any, weights: Any, *, batches: int = BATCHES) -> Covera
 
 
 class Sums(NamedTuple):
-    """Of errors over the trials of each batch: (batches, prompts, D) and of squared norms (batches, prompts)."""
+    """Sums over the trials of each batch: of errors (batches, prompts, D), of squared norms (batches, prompts)."""
 
     error: np.ndarray
     square: np.ndarray
@@ -247,7 +247,7 @@ def without_one(sums: np.ndarray) -> np.ndarray:
 
 
 def jackknife(values: np.ndarray, *, correct: bool = False) -> TrialEstimate:
-    """From a statistic of all batches, followed by those that leave one out; `correct` removes the 1/n bias."""
+    """An estimate from a statistic of all batches, followed by those that leave one out; `correct` removes 1/n bias."""
     whole, rest = float(values[0]), values[1:]
     b = len(rest)
     if b < 2:

@@ -263,7 +263,7 @@ def compare_strategies(
     batches: int = BATCHES,
     replicates: Callable[..., Any] = montecarlo.replicate,
 ) -> list[StrategyReport]:
-    """`measure` several strategies, Ks and options on the same pools, in one program; one report a setting, in order.
+    """Measure several strategies, Ks and options on the same pools, in one program; one report per setting, in order.
 
     Arguments and errors as for `measure`. Memory grows with the sum of the Ks.
 
@@ -362,7 +362,7 @@ def _report(
     truth: np.ndarray,
     weights: np.ndarray | None,
 ) -> StrategyReport:
-    """From the sums over each batch of trials; `truth` in coordinates, `weights` of the modes (prompts, modes)."""
+    """A report from sums over each batch of trials; `truth` in coordinates, `weights` of the modes (prompts, modes)."""
     n = without_one(counts)
 
     def errors(quantity: str, error: np.ndarray, target: np.ndarray) -> ErrorReport:

@@ -77,9 +77,10 @@ class Categorical(eqx.Module):
 
     def _outcome(
         self, prompts: Float[Array, "*batch 1"], responses: Float[Array, "*batch n"]
-    ) -> tuple[Int[Array, "*batch n"], Array]:
-        distance = jnp.abs(responses[..., None] - self._row(self.values, prompts)[..., None, :])
-        return jnp.argmin(distance, axis=-1), jnp.min(distance, axis=-1) == 0
+    ) -> Int[Array, "*batch n"]:
+        return jnp.argmin(
+            jnp.abs(responses[..., None] - self._row(self.values, prompts)[..., None, :]), axis=-1
+        )
 
     def sample_prompts(self, key: PRNGKeyArray, n: int) -> Float[Array, "n 1"]:
         weights = jnp.asarray(self.prompt_weights, float)
@@ -104,16 +105,8 @@ class Categorical(eqx.Module):
         self, prompts: Float[Array, "*batch 1"], responses: Float[Array, "*batch n"]
     ) -> Float[Array, "*batch n"]:
         """r(x, y) from the table, of the nearest outcome."""
-        outcomes, _ = self._outcome(prompts, responses)
+        outcomes = self._outcome(prompts, responses)
         return jnp.take_along_axis(self._row(self.rewards, prompts), outcomes, axis=-1)
-
-    def log_density(
-        self, prompts: Float[Array, "*batch 1"], responses: Float[Array, "*batch n"]
-    ) -> Float[Array, "*batch n"]:
-        """log of the probability of each response, in nats; -inf for what is no outcome of its prompt."""
-        outcomes, exists = self._outcome(prompts, responses)
-        mass = jnp.take_along_axis(self._row(self.probabilities, prompts), outcomes, axis=-1)
-        return jnp.where(exists, jnp.log(mass), -jnp.inf)
 
     def mode_weights(self, prompts: Float[Array, "*batch 1"]) -> Float[Array, "*batch outcomes"]:
         """Probabilities of the outcomes of each prompt: every outcome is a mode."""

@@ -41,11 +41,8 @@ class ClusteredPrompts(GaussianModes):
         self.group_size = np.asarray(group_size, np.int32)
         self.similarity = np.asarray(similarity, np.float64)
 
-    def groups(self, n: int) -> np.ndarray:
-        """Group label of each of n prompts (n,): neighbours share one, and the last group may be smaller."""
-        return np.arange(n) // self.group_size
-
     def sample_prompts(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        """Draw n prompts; prompt i is in group i // group_size, and the last group may be smaller."""
         shared, own = jax.random.normal(key, (2, n, self.prompt_dim))
         shared = shared[jnp.arange(n) // self.group_size]
         similarity = jnp.asarray(self.similarity, own.dtype)

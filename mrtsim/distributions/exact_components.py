@@ -105,7 +105,7 @@ def decompose(
         loss: `loss(model, prompts (P, d), responses (P, K)) -> (P, K)`.
         model: passed to the loss; its floating-point arrays are raised to float64.
         distribution: `WithQuadrature`, and `WithFinitePrompts` (the sum over them is exact) or `WithPromptCube`.
-        points: Sobol points a randomisation, a power of two.
+        points: Sobol points per randomisation, a power of two.
         randomisations: independent scrambles, from whose spread the standard errors come.
         seed: of the scrambles.
         rule: for the response. By default the first of Gauss-Hermite 12 and finer and finer panels that a finer,
@@ -170,7 +170,7 @@ def _at(
 def _evaluate(
     loss: Loss, model: Any, distribution: Any, cube: np.ndarray, rule: Rule
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """`_at`, a chunk at a time."""
+    """Values of `_at`, one chunk at a time."""
     parts = [
         jax.tree.map(
             np.asarray, _at(loss, model, distribution, jnp.asarray(cube[start : start + _CHUNK]), rule)
@@ -214,7 +214,7 @@ def _confirmed_rule(
 def _summarise(
     averages: np.ndarray, centre: float, distance: np.ndarray, *, clustered: bool = False
 ) -> Decomposition:
-    """From the averages of every randomisation (randomisations, columns) to values and errors."""
+    """Values and errors from the averages of every randomisation (randomisations, columns)."""
     shift = averages[:, 0].mean()
     # Second moments were taken about the centre; move them to the mean, V_{x|g} excepted (it is about a difference).
     column = 3 if clustered else 1

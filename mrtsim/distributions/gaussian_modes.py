@@ -201,13 +201,13 @@ class GaussianModes(eqx.Module):
         """E[fn(y) | x] of each prompt, sum_m w_m int g(f + o_m + sigma z) phi(z) dz, with a numerical error.
 
         `fn` maps responses (prompts, q) to values (prompts, q, ...). Composite Gauss-Legendre rules are refined
-        until the largest error is below `tolerance` relative to E|fn(y)|, or the finest (5,201 nodes a mode) is
+        until the largest error is below `tolerance` relative to E|fn(y)|, or the finest (5,201 nodes per mode) is
         reached. `smooth=True` starts with Gauss-Hermite, which is right only for functions that are smooth on the
         scale of a mode. The value is the finest rule's; the error is its largest distance to the two before it, and
         no less than the root mean square of these distances over the prompts. That is cautious for smooth
         functions and kinks, an estimate for jumps, and blind to features narrower than the finest panel (1/37 of a
         standard deviation): check the mass of a weighted density yourself. At most `max_values` responses (or one
-        node a mode) are evaluated at a time.
+        node per mode) are evaluated at a time.
 
         Args:
             fn: maps responses (prompts, q) to values (prompts, q, ...).

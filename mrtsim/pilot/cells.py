@@ -39,7 +39,7 @@ class Cells:
 
     @classmethod
     def of(cls, losses: Floats, prompt_of: Ints, judge_of: Ints) -> Cells:
-        """From rows, with prompts and judges as integers without gaps.
+        """The cells of rows whose prompts and judges are integers without gaps.
 
         Args:
             losses: (rows,).
@@ -56,7 +56,7 @@ class Cells:
 
     @classmethod
     def of_table(cls, losses: Floats) -> Cells:
-        """From an array (prompts, judges) with one response per cell."""
+        """The cells of an array (prompts, judges) with one response per cell."""
         n, j = losses.shape
         centre = float(losses.mean())
         return cls(

@@ -67,7 +67,7 @@ def _one_mean_per_judge(cells: Cells, residual: Floats) -> tuple[int, float]:
 
 
 def _effects(cells: Cells, residual: Floats) -> tuple[int, float]:
-    """The same with empty cells, by least squares."""
+    """Effects of a table with empty cells, by least squares."""
     from scipy import sparse
     from scipy.sparse.csgraph import connected_components
     from scipy.sparse.linalg import lsmr

@@ -1,4 +1,4 @@
-"""How a grouped corpus grows: what a plan may add, what the error of the mean is then, and the best group size.
+"""Growth of a corpus of groups: what a plan may add, the error of the mean then, and the best group size.
 
     new     new groups, of the pilot's sizes: N Var = r_2 V_g + V_{x|g} + V_{y|x}/K, a prompt costs C_p + C_g/r_1
     same    more prompts in the groups there are (proportional strata): N Var = V_{x|g} + V_{y|x}/K

@@ -188,7 +188,7 @@ class _Bounds:
 
     @classmethod
     def relative(cls, x: MeanSquare, logs: Floats, own: _Bounds, m: MeanSquare, e_m: Floats) -> _Bounds:
-        """Of X / M."""
+        """The limits of X / M."""
         error, value = jackknife_covariance(logs, logs) + x.common, x.value / m.value
         limits = around(value, own.quantile, error + x.tail + e_m, error + own.inflation)
         return cls(value, limits, logs, error + x.tail, own.quantile, own.inflation)

@@ -109,7 +109,7 @@ class Weighted:
         return _sum((self.weights - self.weights**2 / self.total) * values) / self.degrees
 
     def mean_square(self, squares: Floats) -> Floats:
-        """From squared deviations; (..., 1)."""
+        """The mean square of squared deviations, (..., 1)."""
         return _sum(self.weights * squares) / self.degrees
 
     def _degrees_without(self) -> tuple[Floats, Floats]:

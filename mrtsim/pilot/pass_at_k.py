@@ -56,7 +56,7 @@ class PassAtKComponents:
 
     @classmethod
     def _of(cls, k: int, failure: float, ratio: float) -> PassAtKComponents:
-        """From the mean of q and 1 / (alpha + beta): E q^m is a product of (failure + i ratio) / (1 + i ratio)."""
+        """By the mean of q and 1 / (alpha + beta): E q^m is a product of (failure + i ratio) / (1 + i ratio)."""
         i = np.arange(2 * k)
         factors = (
             (failure + i * ratio) / (1 + i * ratio) if math.isfinite(ratio) else np.where(i, 1.0, failure)

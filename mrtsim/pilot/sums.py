@@ -389,7 +389,7 @@ def _numbered(labels: NDArray[Any]) -> bool:
 
 
 def _comparable(column: pa.Array | pa.ChunkedArray) -> Any:
-    """The same labels in one type for whole numbers and one for text, so that parts can be merged."""
+    """Labels in one type for whole numbers and one for text, so that parts can be merged."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
@@ -421,7 +421,7 @@ def _union(parts: Sequence[Any], name: str) -> tuple[pa.Array, Ints]:
 
 
 def _in_groups(sums: PromptSums, group_of: Ints, group_labels: pa.Array) -> PromptSums:
-    """The same sums with the prompts of a group side by side."""
+    """Sums with the prompts of a group one after another."""
     order = np.argsort(group_of, kind="stable")
     return replace(
         sums,

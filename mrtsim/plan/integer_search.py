@@ -97,7 +97,7 @@ class Problem:
         """The run of whole K around a plan with an objective of at most (1 + slack) of its own.
 
         Rounding moves N by less than 1, so a convex quadratic in K tells where every K qualifies. Only what lies
-        before and beyond is walked, a stair at a time.
+        before and beyond is walked, one stair at a time.
 
         Args:
             n: N of the plan.
@@ -120,7 +120,7 @@ class Problem:
         raise NotImplementedError
 
     def zero(self) -> Fraction | int:
-        """`value` where the objective is 0."""
+        """The `value` of an objective of 0."""
         raise NotImplementedError
 
     def value(self, n: int, k: int) -> tuple[int, int]:

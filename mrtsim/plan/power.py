@@ -218,7 +218,7 @@ def detectable_difference(
 
 
 def detectable(sampling: Sampling, n: int, k: int, rule: Rule) -> Detectable:
-    """`detectable_difference` of a sampling design.
+    """The least difference that a sampling design shows.
 
     Args:
         sampling: what the estimate varies by.

@@ -145,7 +145,7 @@ class SuccessRates:
         return Estimate(value, min(low, value), max(high, value))
 
     def observed_dead_share(self, group_size: int) -> Estimate | None:
-        """The same share without a distribution, the mean over prompts of [C(s, G) + C(n - s, G)] / C(n, G).
+        """Share of dead groups without a distribution, the mean over prompts of [C(s, G) + C(n - s, G)] / C(n, G).
 
         Unbiased: each term is the share of dead groups among the prompt's own subsets of G responses. Prompts with
         fewer than G responses do not count; None where fewer than two are left.

@@ -308,7 +308,7 @@ def bkon_law(
     For the reward of `GaussianModes` itself, -(y - f)^2, the exceedance is a difference of normal CDFs, and the rule
     is Gauss-Legendre in panels of the distance |y - f| that end at the quantiles of the threshold: right to about
     1e-12 for smooth functions. For any other `reward(prompts, responses)` the exceedance is the numeric CDF over
-    `resolution` even atoms a mode (`ranked_law`). Where the rewards of the modes' atoms coincide, as by the toy's
+    `resolution` even atoms per mode (`ranked_law`). Where the rewards of the modes' atoms coincide, as by the toy's
     symmetry, its error is of second order in their spacing: about 1e-6 at the default, which grows with N/K. Where
     they interleave it is of about first order: some 5e-4 at the default, 5e-6 at 16 times as many. A `resolution` that
     is given chooses the second way. Raises InputError unless 1 <= K <= N.

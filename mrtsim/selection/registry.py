@@ -138,7 +138,7 @@ class Strategy(NamedTuple):
         return self.picks(key, rows, pool, k, **options).indices
 
     def picks(self, key: PRNGKeyArray | None, rows: Array, pool: Pool, k: int, **options: Any) -> Picks:
-        """The same with the prompts' numbers given, so that a block of prompts answers as it does in the whole.
+        """Picks with the prompts' numbers given, so that a block of prompts answers as it does in the whole.
 
         Args:
             key: seeds a random strategy, else None.

@@ -94,7 +94,7 @@ def select_picks(
     numbers: Any = None,
     **options: Any,
 ) -> Picks:
-    """`select`, and which picks added nothing to the strategy's objective: arrays (prompts, k).
+    """What `select` keeps, and which picks added nothing to the strategy's objective: arrays (prompts, k).
 
     Args:
         strategy: its name.

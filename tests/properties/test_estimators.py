@@ -23,7 +23,7 @@ DESIGNS = {
 }
 designs = pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS)
 some = settings(max_examples=25)
-few = settings(max_examples=6)  # for the likelihoods: 10 ms to 100 ms an estimate
+few = settings(max_examples=6)  # for the likelihoods: 10 ms to 100 ms per estimate
 methods = pytest.mark.parametrize("method", get_args(Method))
 
 
