@@ -1,6 +1,7 @@
 """Is each way to break the code noticed? The table of mutants, applied one at a time to a copy of the checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,9 @@ def test_each_mutant_has_its_place_and_its_tests(mutant):
     assert source.count(mutant["old"]) == 1
     assert mutant["old"] != mutant["new"]
     for test in mutant["tests"]:
-        assert (ROOT / test).exists()
+        path, _, name = test.partition("::")
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert not name or f"def {name}(" in text
 
 
 def test_the_page_lists_every_mutant():
@@ -73,3 +76,12 @@ def test_the_suite_notices(mutant, tmp_path):
     assert str(tmp_path) in python("-c", "import mrtsim; print(mrtsim.__file__)").stdout
     done = python("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not stress", *mutant["tests"])
     assert done.returncode == 1, f"survives, or breaks the run:\n{done.stdout[-2000:]}"
+
+
+def test_every_property_test_has_a_mutant_of_its_own():
+    """But those of files, which compare each container with the others."""
+    alone = {test for mutant in MUTANTS for test in mutant["tests"] if "::" in test}
+    for path in sorted((ROOT / "tests" / "properties").glob("test_*.py")):
+        if path.name not in ("test_containers.py", "test_seeds.py"):
+            for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M):
+                assert f"tests/properties/{path.name}::{name}" in alone

@@ -46,6 +46,17 @@ SMALL = {
         "checkpoints": (0, 5),
     },
     "resources": {"recipe": BRIEF},
+    "selection_guarantee": {
+        "replicates": 64,
+        "pool_candidates": 6,
+        "pool_responses": (2, 3),
+        "n_prompts": 6,
+        "n_candidates": 12,
+        "responses": (4,),
+        "alphas": (0.0, 1.0),
+        "networks": 3,
+        "trials": 40,
+    },
     "temperature": {
         "replicates": 100,
         "n_prompts": 8,

@@ -2,14 +2,12 @@
 
 import copy
 import itertools
-import json
 
 import jax
 import numpy as np
 import pytest
 
 from experiments import selection_guarantee
-from experiments.harness import store
 from experiments.harness.statements import Outcome
 from experiments.selection_guarantee import KINDS, Config, Sizes, random_pool, shares_of_best
 from figures import selection_guarantee as picture
@@ -46,20 +44,8 @@ def test_ratio_of_means_and_its_jackknife():
 
 
 @pytest.fixture(scope="module")
-def result():
-    config = Config(
-        replicates=64,
-        pool_candidates=6,
-        pool_responses=(2, 3),
-        n_prompts=6,
-        n_candidates=12,
-        responses=(4,),
-        alphas=(0.0, 1.0),
-        networks=3,
-        trials=40,
-    )
-    raw = selection_guarantee.run(config, jax.random.key(0), store.InMemory())
-    return json.loads(json.dumps(store.to_json(raw)))
+def result(small_result):
+    return small_result("selection_guarantee")
 
 
 def outcomes(result):
