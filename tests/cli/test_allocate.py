@@ -1,6 +1,5 @@
 """`mrtsim allocate` as a user meets it: answers, messages, exit codes, hostile input."""
 
-import json
 import math
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import mrtsim
 from mrtsim.cli import main, strict_json, table
 from mrtsim.plan.allocate import Cost, allocate
 from mrtsim.variance import VarianceComponents
+from tests.cli.shared import commands, strictly
 
 TOY = ["--v-prompt", "0.187", "--v-response", "1.329"]
 COSTS = ["--c-prompt", "4", "--c-response", "1"]
@@ -31,32 +31,7 @@ KEYS = {
 }
 
 
-def strictly(text):
-    def refuse(constant):
-        raise ValueError(f"{constant} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-def answer(capsys, *arguments):
-    assert main(["allocate", *arguments, "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert out.count("\n") == 1
-    return strictly(out)
-
-
-def refusal(capsys, *arguments):
-    try:
-        code = main(["allocate", *arguments])
-    except SystemExit as leaving:
-        code = leaving.code
-    out, err = capsys.readouterr()
-    assert code == 2, out
-    assert out == ""
-    assert err.startswith("mrtsim")
-    assert err.count("\n") == 1
-    return err
+answer, refusal = commands("allocate")
 
 
 def test_the_toy_problem(capsys):

@@ -9,30 +9,13 @@ import pytest
 
 import mrtsim as mrt
 from mrtsim.cli import main
+from tests.cli.shared import commands
 
 MODELS = ["--model-column", "model", "--models", "new", "old"]
 COSTS = ["--c-prompt", "4", "--c-response", "1"]
 
 
-def answer(capsys, *arguments):
-    code = main(["compare", *map(str, arguments), "--json"])
-    out, err = capsys.readouterr()
-    assert (code, err) == (0, "")
-
-    def refuse(constant):
-        raise ValueError(constant)
-
-    return json.loads(out, parse_constant=refuse)
-
-
-def refusal(capsys, *arguments):
-    try:
-        code = main(["compare", *map(str, arguments)])
-    except SystemExit as error:
-        code = error.code
-    out, err = capsys.readouterr()
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    return err
+answer, refusal = commands("compare")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 import mrtsim as mrt
 from mrtsim.cli import main
+from tests.cli.shared import commands
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PILOT = str(EXAMPLES / "pilot_smollm2.jsonl")
@@ -17,21 +18,7 @@ TOY = ["--v-prompt", "0.187", "--v-response", "1.329"]
 COSTS = ["--c-prompt", "4", "--c-response", "1"]
 
 
-def answer(capsys, *arguments):
-    code = main([*map(str, arguments), "--json"])
-    out, err = capsys.readouterr()
-    assert (code, err) == (0, "")
-    return json.loads(out)
-
-
-def refusal(capsys, *arguments):
-    try:
-        code = main([*map(str, arguments)])
-    except SystemExit as error:
-        code = error.code
-    out, err = capsys.readouterr()
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    return err
+answer, refusal = commands()
 
 
 def test_allocate_detects(capsys, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from mrtsim.cli import main
 from mrtsim.pilot.pass_at_k import allocate_pass_at_k, estimate_pass_at_k
 from mrtsim.plan.allocate import Cost
+from tests.cli.shared import commands
 
 
 @pytest.fixture
@@ -28,22 +29,7 @@ def pilot(tmp_path):
 PLAN = ["--c-prompt", "4", "--c-response", "1", "--budget", "3200"]
 
 
-def answer(capsys, *arguments):
-    assert main(["pilot", *map(str, arguments), "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    return json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
-
-
-def refusal(capsys, *arguments):
-    try:
-        code = main(["pilot", *map(str, arguments)])
-    except SystemExit as leaving:
-        code = leaving.code
-    out, err = capsys.readouterr()
-    assert (code, out) == (2, "")
-    assert err.count("\n") == 1
-    return err
+answer, refusal = commands("pilot")
 
 
 def test_estimate_and_plan(capsys, pilot, tmp_path):

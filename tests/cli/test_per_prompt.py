@@ -9,26 +9,12 @@ import pytest
 from mrtsim.cli import main
 from mrtsim.pilot.squeeze import squeeze_variances
 from mrtsim.plan.per_prompt import allocate_per_prompt
+from tests.cli.shared import commands
 
 SPREADS, COSTS, WEIGHTS = [0.465, 1.013, 0.2], [0.32, 1.9, 1.0], [0.5, 0.3, 0.2]
 
 
-def answer(capsys, *arguments):
-    assert main(["allocate", *map(str, arguments), "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    return json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
-
-
-def refusal(capsys, *arguments):
-    try:
-        code = main(["allocate", *map(str, arguments)])
-    except SystemExit as leaving:
-        code = leaving.code
-    out, err = capsys.readouterr()
-    assert (code, out) == (2, "")
-    assert err.count("\n") == 1
-    return err
+answer, refusal = commands("allocate")
 
 
 @pytest.fixture

@@ -8,33 +8,13 @@ import pytest
 
 import mrtsim as mrt
 from mrtsim.cli import main
+from tests.cli.shared import commands
 
 PILOT = str(Path(__file__).parents[2] / "examples" / "pilot_smollm2.jsonl")
 COSTS = ["--c-prompt", "4", "--c-response", "1"]
 
 
-def answer(capsys, *arguments):
-    def refuse(constant):
-        raise ValueError(f"{constant} is not JSON")
-
-    assert main(["pilot", *arguments, "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert out.count("\n") == 1
-    return json.loads(out, parse_constant=refuse)
-
-
-def refusal(capsys, *arguments):
-    try:
-        code = main(["pilot", *arguments])
-    except SystemExit as leaving:
-        code = leaving.code
-    out, err = capsys.readouterr()
-    assert code == 2, out
-    assert out == ""
-    assert err.startswith("mrtsim pilot: ")
-    assert err.count("\n") == 1
-    return err
+answer, refusal = commands("pilot")
 
 
 def rows():

@@ -7,27 +7,13 @@ import pytest
 
 import mrtsim as mrt
 from mrtsim.cli import main
+from tests.cli.shared import commands
 
 PILOT = str(Path(__file__).parents[2] / "examples" / "pilot_smollm2.jsonl")
 COSTS = ["--c-prompt", "4", "--c-response", "1"]
 
 
-def answer(capsys, *arguments):
-    assert main(["plan-pilot", *arguments, "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    return json.loads(out, parse_constant=pytest.fail)
-
-
-def refusal(capsys, *arguments):
-    try:
-        code = main(["plan-pilot", *arguments])
-    except SystemExit as leaving:
-        code = leaving.code
-    out, err = capsys.readouterr()
-    assert (code, out) == (2, "")
-    assert err.count("\n") == 1
-    return err
+answer, refusal = commands("plan-pilot")
 
 
 def test_designs(capsys):

@@ -13,34 +13,13 @@ from hypothesis import strategies as st
 
 from mrtsim.cli import main
 from mrtsim.plan.rollouts import dead_share, fit_success_rates
+from tests.cli.shared import commands, strictly
 
 BETA = ["--alpha", "0.6", "--beta", "1.8"]
 BEST = ["--signal", "0.05", "--c-prompt", "0", "--c-response", "1", "--budget", "4096"]
 
 
-def strictly(text):
-    def refuse(constant):
-        raise ValueError(f"{constant} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-def answer(capsys, *arguments):
-    assert main(["rollouts", *map(str, arguments), "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    return strictly(out)
-
-
-def refusal(capsys, *arguments):
-    try:
-        code = main(["rollouts", *map(str, arguments)])
-    except SystemExit as leaving:
-        code = leaving.code
-    out, err = capsys.readouterr()
-    assert (code, out) == (2, "")
-    assert err.count("\n") == 1
-    return err
+answer, refusal = commands("rollouts")
 
 
 @pytest.fixture
