@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mrtsim.errors import InputError
 from mrtsim.tables import chunks
+from mrtsim.tables.arrow_output import written_tables
 from mrtsim.tables.format import Format, Records, Write
 from mrtsim.tables.parquet_format import why_schemas_differ
 from mrtsim.tables.values import first_line
@@ -69,13 +69,7 @@ class ArrowFormat(Format):
             return schema
 
     def columns(self) -> list[str]:
-        names = self.schema.names
-        for name in names:
-            if names.count(name) > 1:
-                raise self.file.error(
-                    f"column {name!r} appears {names.count(name)} times; rename all but one"
-                )
-        return names
+        return self.unique(self.schema.names)
 
     def records(self, columns: Sequence[str] | None, *, copies: bool = False) -> Iterator[Records]:
         from mrtsim.tables.arrow_records import ArrowRecords
@@ -92,43 +86,23 @@ class ArrowFormat(Format):
         if empty:
             raise self.file.error("has columns but no rows")
 
-    @contextmanager
-    def writer(self, path: Path) -> Iterator[Write]:
+    def writer(self, path: Path) -> AbstractContextManager[Write]:
         import pyarrow as pa
 
         options = pa.ipc.IpcWriteOptions(compression=self._codec())
-        create = pa.ipc.new_stream if self.is_stream else pa.ipc.new_file
-        writer: Any = None
-        with path.open("wb") as file:
+        new = pa.ipc.new_stream if self.is_stream else pa.ipc.new_file
 
-            def write(table: Any) -> None:
-                nonlocal writer
-                if writer is None:
-                    writer = create(file, table.schema, options=options)
-                if table.num_rows:
-                    try:
-                        writer.write_table(table)
-                    except pa.ArrowInvalid as error:
-                        if "ictionary" not in str(error):
-                            raise
-                        raise self.file.error(
-                            "its dictionaries differ from those before, and an Arrow file has one; write each file "
-                            "for itself (--out FOLDER/)"
-                        ) from None
+        def explained(error: Exception) -> InputError:
+            if "ictionary" not in str(error):
+                return self.file.error(f"its rows cannot be written as Arrow ({first_line(error)})")
+            return self.file.error(
+                "its dictionaries differ from those before, and an Arrow file has one; write each file for itself "
+                "(--out FOLDER/)"
+            )
 
-            try:
-                yield write
-            except BaseException:
-                if writer is not None:
-                    with suppress(Exception):  # the file goes away
-                        writer.close()
-                raise
-            if writer is None:
-                write(self.schema.empty_table())
-            if writer is not None:
-                writer.close()
-            file.flush()
-            os.fsync(file.fileno())
+        return written_tables(
+            path, lambda file, schema: new(file, schema, options=options), self.schema, explained
+        )
 
     def _codec(self) -> str | None:
         """The compression of the first batch's buffers."""

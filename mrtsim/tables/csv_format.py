@@ -44,12 +44,7 @@ class CsvFormat(Format):
         names = next(rows, [])
         if not names:
             raise self.file.error("blank; expected a header with the names of the columns", "line 1")
-        for name in names:
-            if names.count(name) > 1:
-                raise self.file.error(
-                    f"column {name!r} appears {names.count(name)} times; rename all but one"
-                )
-        return names
+        return self.unique(names)
 
     @contextmanager
     def _rows(self, record: list[str] | None = None) -> Iterator[Any]:

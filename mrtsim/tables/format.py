@@ -94,6 +94,13 @@ class Format:
         """Why another file's records cannot go to one output with this one's; None where they can."""
         return None
 
+    def unique(self, names: list[str]) -> list[str]:
+        """These names of columns, or an InputError where two are equal."""
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise self.file.error(f"column {twice!r} appears {names.count(twice)} times; rename all but one")
+        return names
+
     def error(self, message: str, row: int | None = None, column: str | None = None) -> InputError:
         """An InputError about a record, counted from 0."""
         return self.file.error(message, None if row is None else self.place(row), column)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from mrtsim.errors import InputError
 from mrtsim.tables.arrow_format import ArrowFormat, sliced
+from mrtsim.tables.arrow_output import written_tables
 from mrtsim.tables.format import Format, Records, Write
 from mrtsim.tables.parquet_format import ParquetFormat
 from mrtsim.tables.sources import InputFile
@@ -56,7 +57,7 @@ class FrameFormat(Format):
         super().__init__(InputFile(Path(), f"the {type(frame).__name__}", None, b"", ""))
 
     def columns(self) -> list[str]:
-        return self.table.schema.names
+        return self.unique(self.table.schema.names)
 
     def records(self, columns: Sequence[str] | None, *, copies: bool = False) -> Iterator[Records]:
         from mrtsim.tables.arrow_records import ArrowRecords
@@ -67,22 +68,18 @@ class FrameFormat(Format):
         for part in sliced(table):
             yield ArrowRecords(part)
 
-    @contextmanager
-    def writer(self, path: Path) -> Iterator[Write]:
+    def writer(self, path: Path) -> AbstractContextManager[Write]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         ending = path.suffix.lower()
         if ending not in (*ParquetFormat.endings, *ArrowFormat.endings):
             raise InputError(
                 f"{path.name}: a table in memory is written as Parquet or Arrow; end the name in .parquet or .arrow"
             )
-        pieces: list[Any] = []
-        yield pieces.append
-        import pyarrow as pa
-        import pyarrow.parquet
+        create = pq.ParquetWriter if ending in ParquetFormat.endings else pa.ipc.new_file
 
-        table = pa.concat_tables(pieces) if pieces else self.table.slice(0, 0)
-        with path.open("wb") as file:
-            if ending in ParquetFormat.endings:
-                pyarrow.parquet.write_table(table, file)
-            else:
-                with pa.ipc.new_file(file, table.schema) as out:
-                    out.write_table(table)
+        def explained(error: Exception) -> InputError:
+            return self.file.error(f"its rows cannot be written as {ending} ({first_line(error)})")
+
+        return written_tables(path, create, self.table.schema, explained)

@@ -59,12 +59,8 @@ class JsonlFormat(LinesFormat):
         raise self.file.error(reason, f"line {number}")
 
     def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise self.file.error(f"column {twice!r} appears {names.count(twice)} times; rename all but one")
-        return found
+        self.unique([name for name, _ in pairs])
+        return dict(pairs)
 
     def cut_line(
         self, line: bytes, pools: Sequence[Sequence[str]], keep: NDArray[np.bool_], index: int

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mrtsim.errors import InputError
 from mrtsim.tables import chunks
+from mrtsim.tables.arrow_output import written_tables
 from mrtsim.tables.format import Format, Records, Write
 from mrtsim.tables.values import first_line
 
@@ -57,13 +57,7 @@ class ParquetFormat(Format):
             return parquet.schema_arrow
 
     def columns(self) -> list[str]:
-        names = self.schema.names
-        for name in names:
-            if names.count(name) > 1:
-                raise self.file.error(
-                    f"column {name!r} appears {names.count(name)} times; rename all but one"
-                )
-        return names
+        return self.unique(self.schema.names)
 
     def records(self, columns: Sequence[str] | None, *, copies: bool = False) -> Iterator[Records]:
         from mrtsim.tables.arrow_records import ArrowRecords
@@ -81,43 +75,21 @@ class ParquetFormat(Format):
                 batch.validate(full=True)  # text that is no UTF-8
                 yield ArrowRecords(batch)
 
-    @contextmanager
-    def writer(self, path: Path) -> Iterator[Write]:
-        import pyarrow as pa
+    def writer(self, path: Path) -> AbstractContextManager[Write]:
         import pyarrow.parquet as pq
 
         with self._opened() as parquet:
             compression, old_times = self._kinds(parquet)
-        writer: Any = None
-        with path.open("wb") as file:
 
-            def write(table: Any) -> None:
-                nonlocal writer
-                if writer is None:
-                    writer = pq.ParquetWriter(
-                        file, table.schema, compression=compression, use_deprecated_int96_timestamps=old_times
-                    )
-                if table.num_rows:
-                    try:
-                        writer.write_table(table)
-                    except pa.ArrowException as error:
-                        raise self.file.error(
-                            f"its rows cannot be written as Parquet ({first_line(error)})"
-                        ) from None
+        def create(file: Any, schema: Any) -> Any:
+            return pq.ParquetWriter(
+                file, schema, compression=compression, use_deprecated_int96_timestamps=old_times
+            )
 
-            try:
-                yield write
-            except BaseException:
-                if writer is not None:
-                    with suppress(Exception):  # the file goes away
-                        writer.close()
-                raise
-            if writer is None:
-                write(self.schema.empty_table())
-            if writer is not None:
-                writer.close()
-            file.flush()
-            os.fsync(file.fileno())
+        def explained(error: Exception) -> InputError:
+            return self.file.error(f"its rows cannot be written as Parquet ({first_line(error)})")
+
+        return written_tables(path, create, self.schema, explained)
 
     def _kinds(self, parquet: Any) -> tuple[Any, bool]:
         """The compression of each column, and whether moments are written as INT96, the old way."""
