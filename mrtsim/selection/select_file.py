@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mrtsim.pilot.sums import LARGEST
 from mrtsim.selection import chooser as limits
 from mrtsim.selection.chooser import (
     SQUARES_IN_FLOAT32,
@@ -241,6 +242,8 @@ class _Run:
         width: int | None = None
         with tqdm(unit="row", unit_scale=True, desc="select", disable=not self.progress) as bar:
             for batch in self.reader.batches(copies=copies):
+                for role, values in batch.numbers.items():
+                    batch.numbers[role] = self._checked_numbers(batch, role, values)
                 vectors = batch.vectors.get("embedding")
                 if vectors is not None and len(vectors):
                     vectors, width = self._checked_vectors(batch, vectors, width)
@@ -256,6 +259,24 @@ class _Run:
                     self.chooser.count_missing(int(empty.sum()))
                 yield batch
                 bar.update(len(batch.records))
+
+    def _checked_numbers(
+        self, batch: Batch, role: str, values: NDArray[np.float64] | None
+    ) -> NDArray[np.float64] | None:
+        """Rewards or losses whose squares are finite; None where they are only reported on and cannot be used."""
+        if values is None or not values.size or max(values.max(), -values.min()) <= LARGEST:
+            return values
+        wanted = next(w for w in self.reader.roles if w.role == role)
+        if not wanted.required:
+            return None
+        index = int(np.argmax(np.abs(values) > LARGEST))
+        record = int(np.repeat(np.arange(len(batch.records)), batch.sizes)[index])
+        raise self.reader.error(
+            f"a {role} of {values[index]:.3g} is too large to square: divide all by a constant",
+            batch.file,
+            batch.first_row + record,
+            wanted.column,
+        )
 
     def _checked_vectors(self, batch: Batch, vectors: Any, width: int | None) -> tuple[Any, int | None]:
         """Embeddings as float32 where that is enough; None where they are only reported on and cannot be used."""

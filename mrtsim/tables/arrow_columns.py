@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -107,7 +108,8 @@ class ArrowColumn:
         kind = self.array.type
         if pa.types.is_nested(kind):
             return self._python().labels(labels)
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        unusable = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+        if any(test(kind) for test in (*unusable, pa.types.is_binary_view, pa.types.is_duration)):
             raise Wrong(0, f"holds {kind}; expected one id per row, text or a number")
         array = self.array
         if is_text(kind):
@@ -123,9 +125,8 @@ class ArrowColumn:
             return np.append(labels.of_arrow(numbers, kind="whole number"), -1)[indices]
         # Float16 and float32 in their own shortest text: 0.1, not 0.10000000149011612.
         narrow = {pa.float16(): np.float16, pa.float32(): np.float32}.get(kind)
-        values = (
-            encoded.dictionary.to_pylist() if not pa.types.is_timestamp(kind) else _times(encoded.dictionary)
-        )
+        moments = pa.types.is_timestamp(kind) or pa.types.is_time(kind)
+        values = _times(encoded.dictionary) if moments else encoded.dictionary.to_pylist()
         if narrow is not None:
             values = [v if v is None or math.isnan(v) else narrow(v) for v in values]
         codes = np.append(PythonColumn(values, self.plain_text).labels(labels), -1)
@@ -239,9 +240,11 @@ def _with_elements(array: Any, elements: Any) -> Any:
 
 
 def _times(array: Any) -> list[Any]:
-    """Moments as text with all their digits; Python's own have microseconds."""
+    """Moments as text with all their digits and none beyond; Python's own have microseconds."""
     text = array.cast(pa.string())
-    return [None if t is None else t.replace(" ", "T") for t in text.to_pylist()]
+    return [
+        t and re.sub(r"\.0+(?!\d)|(\.\d+?)0+(?!\d)", r"\1", t.replace(" ", "T")) for t in text.to_pylist()
+    ]
 
 
 def resized(array: Any, sizes: NDArray[np.int64], elements: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mrtsim.tables.values import as_list
+from mrtsim.tables.values import LONGEST_SHOWN, as_list
 
 MOST_SHOWN = 20
 
@@ -80,7 +80,9 @@ def fields_at(value: Any, fields: Sequence[str]) -> tuple[list[str], int] | None
 
 def listed(names: Sequence[str]) -> str:
     """Names in a message, not too many of them."""
-    text = ", ".join(map(str, names[:MOST_SHOWN]))
+    text = ", ".join(
+        name if len(name) <= LONGEST_SHOWN else name[:LONGEST_SHOWN] + "..." for name in names[:MOST_SHOWN]
+    )
     return text if len(names) <= MOST_SHOWN else f"{text} and {len(names) - MOST_SHOWN} more"
 
 

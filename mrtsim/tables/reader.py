@@ -418,6 +418,11 @@ class Reader:
             found.append(f"{self.dropped} rows without an id were left out")
         required = {w.role for w in self.roles if w.required}
         for role, labels in self.labels.items():
+            if role in required and labels.inexact:
+                found.append(
+                    f"{role} ids are floats beyond 2^53, where neighbouring whole numbers are one: ids that differed "
+                    "may have become equal before they were written; write them as whole numbers or as text"
+                )
             if role in required and len(labels.kinds) > 1:
                 found.append(
                     f"{role} ids are of several kinds ({', '.join(sorted(labels.kinds))}); they are compared as "

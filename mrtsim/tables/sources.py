@@ -30,6 +30,7 @@ PIPE_SECONDS = 10.0
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+WORKBOOKS = (".xlsx", ".xlsm", ".ods")
 # What a folder of shards holds beside them: `datasets` and Spark write these.
 NOT_DATA = {"dataset_info.json", "dataset_dict.json", "state.json", "dataset_infos.json"}
 
@@ -169,15 +170,22 @@ def locate(sources: Source | Sequence[Source], known: Sequence[str]) -> list[Inp
     seen: dict[tuple[int, int], str] = {}
     for file in files:
         info = file.path.stat()
-        earlier = seen.setdefault((info.st_dev, info.st_ino), file.name)
-        if earlier is not file.name:
-            raise InputError(f"{file.name} is named twice (first as {earlier}); its rows would count twice")
+        place = info.st_dev, info.st_ino
+        if place in seen:
+            raise InputError(
+                f"{file.name} is named twice (first as {seen[place]}); its rows would count twice"
+            )
+        seen[place] = file.name
     return files
 
 
 def _one_source(name: str, known: Sequence[str]) -> list[InputFile]:
     if name == "-":
         return [_standard_input()]
+    if not name:
+        raise InputError("a file's name is empty; is a variable of the shell unset?")
+    if re.match(r"[a-z][a-z0-9+.-]+://", name):
+        raise InputError(f"{name} is an address, not a file; download it first")
     path = Path(name)
     try:
         mode = path.stat().st_mode
@@ -333,6 +341,8 @@ def _refuse_what_is_no_table(file: InputFile) -> None:
         raise InputError(inspect)
     if re.match(rb'\{\s*"version": \d+,\s*"status": "\w+",\s*"eval": ', head):
         raise InputError(inspect)
+    if head.startswith(b"PK\x03\x04") and file.ending in WORKBOOKS:
+        raise InputError(f"{name} is a workbook, not a table: save the sheet as CSV")
     for magic, tool in ((b"BZh", "bunzip2"), (b"\xfd7zXZ", "unxz"), (b"PK\x03\x04", "unzip")):
         if head.startswith(magic):
             raise InputError(f"{name} is a compressed archive: {tool} {file.path.name}")
@@ -341,7 +351,11 @@ def _refuse_what_is_no_table(file: InputFile) -> None:
 def _unreadable(name: str, error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return f"cannot read {name}: No such file or folder"
-    if isinstance(error, EOFError | zlib.error) or "ompress" in str(error) or "CRC" in str(error):
+    if (
+        isinstance(error, EOFError | zlib.error | gzip.BadGzipFile)
+        or "ompress" in str(error)
+        or "CRC" in str(error)
+    ):
         return f"{name} is cut short or damaged: its compression does not end well; copy it again"
     text = getattr(error, "strerror", None) or str(error)
     return f"cannot read {name}: {text}"

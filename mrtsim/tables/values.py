@@ -155,12 +155,14 @@ class Labels:
     Attributes:
         names: the ids as text, by number.
         kinds: the kinds of values that they came from, such as "text" and "whole number".
+        inexact: whether one is a float so large that neighbouring whole numbers are the same float.
     """
 
     def __init__(self) -> None:
         self._codes: defaultdict[str, int] = defaultdict(count().__next__)
         self._names: list[str] = []
         self.kinds: set[str] = set()
+        self.inexact = False
 
     @property
     def names(self) -> list[str]:
@@ -200,6 +202,7 @@ class Labels:
             if text is not None:
                 texts[index] = text
                 self.kinds.add(_kind(value))
+                self.inexact |= isinstance(value, float) and abs(value) >= 2**53
         codes = np.full(len(values), -1, np.int64)
         codes[list(texts)] = self.of_texts(texts.values(), len(texts))
         return codes
@@ -245,8 +248,13 @@ def id_text(value: Any, *, plain_text: bool = False) -> str | Wrong | None:
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, float | np.floating):
+        value = value + 0  # -0.0 is 0.0
         return None if math.isnan(value) else repr(float(value)) if isinstance(value, float) else str(value)
-    if isinstance(value, int | np.integer | decimal.Decimal | uuid.UUID):
+    if isinstance(value, decimal.Decimal):
+        text = f"{value:f}"
+        whole, _, decimals = text.partition(".")
+        return f"{whole}.{decimals.rstrip('0') or '0'}" if decimals else whole
+    if isinstance(value, int | np.integer | uuid.UUID):
         return str(value)
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mrtsim.cli import main
+from mrtsim.errors import InputError
+from mrtsim.tables.pilots import read_pilot
 from tests.tables.writers import rows_of, write
 
 CUT = "cut_columns"
@@ -720,6 +722,17 @@ def test_huge_embeddings(run, tmp_path):
         assert a[2:] == pytest.approx(b[2:], rel=1e-5)
 
 
+def test_rewards_whose_squares_overflow(run, tmp_path):
+    """The report has their variance: as in `pilot` they are refused, unless nothing depends on them."""
+    rows = [{"prompt_id": "ab"[i // 2], "reward": 1e308 if i == 2 else 1.0, "loss": 1.0} for i in range(4)]
+    lines(tmp_path / "h.jsonl", rows)
+    told = run("select", "h.jsonl", "--strategy", "bkon", "-k", 1, "--out", "o.jsonl", code=2)
+    assert "line 3, column 'reward': a reward of 1e+308 is too large to square" in told
+    report = run("select", "h.jsonl", "--strategy", "rkon", "-k", 1, "--out", "o.jsonl")
+    assert report["kept"] == 2
+    assert report["reward_pool"] is None
+
+
 def test_ndjson(run, tmp_path):
     lines(tmp_path / "p.ndjson", pilot_rows())
     assert run("pilot", "p.ndjson")["n_responses"] == 12
@@ -810,7 +823,28 @@ def test_what_is_no_table_gets_the_command_that_helps(run, tmp_path, content, to
     assert told in run("select", name, "--strategy", "bkon", "-k", 1, "--out", "o.jsonl", code=2)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("x.xlsx", "save the sheet as CSV"), ("x.zip", "unzip x.zip")],
+)
+def test_archives_get_the_advice_of_their_kind(run, tmp_path, name, told):
+    (tmp_path / name).write_bytes(b"PK\x03\x04" + bytes(100))
+    assert told in run("pilot", name, code=2)
+
+
+def test_names_that_are_no_files(run, tmp_path):
+    write(tmp_path / "q.jsonl", pilot_rows())
+    assert "variable of the shell" in run("pilot", "", code=2)  # not the folder that one happens to be in
+    assert "is an address, not a file" in run("pilot", "https://example.org/q.jsonl", code=2)
+    with pytest.raises(InputError, match=r"named twice"):
+        read_pilot(["q.jsonl"] * 2)
+    (tmp_path / "wide.csv").write_text("x" * 5000 + ",y\n1,2\n")
+    assert len(run("pilot", "wide.csv", code=2)) < 250
+
+
 def test_cut_short_or_wrongly_named_compression(run, tmp_path):
+    (tmp_path / "more.csv.gz").write_bytes(gzip.compress(b"prompt_id,loss\na,1\n") + b"more")
+    assert "does not end well" in run("pilot", "more.csv.gz", code=2)
     whole = gzip.compress(("".join(json.dumps(r) + "\n" for r in pilot_rows()) * 500).encode())
     (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     assert "cut short or damaged" in run("pilot", "cut.jsonl.gz", code=2)
@@ -832,6 +866,20 @@ def test_ids_are_text_in_their_shortest_exact_form(run, tmp_path):
     found = run("pilot", "i.jsonl")
     assert found["n_prompts"] == 6
     assert any("several kinds" in warning for warning in found["warnings"])
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_ids_that_went_through_floats_are_noted(run, tmp_path, ending):
+    """As pandas leaves a column of long whole numbers with a gap in it."""
+    rows = [
+        {"prompt_id": float(2**60 + p), "loss": float(p + r)}
+        for p in (0, 1, 10**6, 2 * 10**6)
+        for r in (0, 3)
+    ]
+    write(tmp_path / f"q{ending}", rows)
+    found = run("pilot", f"q{ending}")
+    assert found["n_prompts"] == 3
+    assert "beyond 2^53" in found["warnings"][0]
 
 
 def test_dates_with_and_without_a_time_differ(run, tmp_path):
