@@ -208,20 +208,24 @@ def _section(
 
 
 def _stops(statements: Sequence[Prediction]) -> list[str]:
-    """The limits that fail or are open, one line for those whose ids differ in the last part alone (K, a budget)."""
+    """The limits that fail or are open, one line for those whose ids have the first two parts in common."""
     groups: dict[tuple[Outcome, str], list[Prediction]] = {}
     for p in statements:
         if p.role is Role.LIMIT and p.outcome is not Outcome.HOLDS:
-            groups.setdefault((p.outcome, p.id.rpartition(".")[0]), []).append(p)
+            groups.setdefault((p.outcome, _family(p)), []).append(p)
     lines = []
-    for (outcome, _), (first, *others) in groups.items():
+    for (outcome, family), (first, *others) in groups.items():
         line = f"- {outcome}: {first.quantity}: {interval(first.ours)}, needs {first.relation.text}"
-        if others:
-            line += "; likewise " + ", ".join(
-                f"`{p.id.rpartition('.')[2]}` {interval(p.ours)}" for p in others
-            )
-        lines.append(line)
+        words = []
+        for p in others:
+            needs = "" if p.relation.text == first.relation.text else f" (needs {p.relation.text})"
+            words.append(f"`{p.id.removeprefix(family + '.')}` {interval(p.ours)}{needs}")
+        lines.append(line + ("; likewise " + ", ".join(words) if words else ""))
     return lines
+
+
+def _family(p: Prediction) -> str:
+    return ".".join(p.id.split(".")[:2])
 
 
 def _verdict(number: int, statements: Sequence[Prediction], results: Results) -> str:

@@ -23,6 +23,23 @@ def statement(name: str, ours: float, role: Role = Role.PRIMARY) -> Prediction:
     return Prediction(name, 2, "a quantity", Estimate(ours, ours - 0.1, ours + 0.1), above(1.0), role)
 
 
+def test_limits_of_one_kind_share_a_line_and_say_where_what_they_need_differs():
+    other = replace(statement("e.kind.last.k2", 0.5, Role.LIMIT), relation=above(0.7))
+    limits = [
+        statement("e.kind.last.k1", 0.5, Role.LIMIT),
+        other,
+        statement("e.kind.best-k1", 0.4, Role.LIMIT),
+    ]
+    lines = page._stops(
+        [*limits, statement("e.other", 1.05, Role.LIMIT), statement("e.kind.fine", 2, Role.LIMIT)]
+    )
+    assert lines == [
+        "- fails: a quantity: 0.50 [0.40, 0.60], needs > 1; likewise `last.k2` 0.50 [0.40, 0.60] (needs > 0.7), "
+        "`best-k1` 0.40 [0.30, 0.50]",
+        "- open: a quantity: 1.05 [0.95, 1.15], needs > 1",
+    ]
+
+
 class TestNumbers:
     @pytest.mark.parametrize(
         ("value", "text"),
