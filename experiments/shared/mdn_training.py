@@ -124,20 +124,25 @@ def draw(keys: PRNGKeyArray, shape: Shape) -> tuple[Sample, Sample, Sample]:
     )
 
 
-def keep(key: PRNGKeyArray, shape: Shape, pools: Sample, which: Array | int = 0) -> Sample:
+def keep(
+    key: PRNGKeyArray, shape: Shape, pools: Sample, which: Array | int = 0, **options: Array | float
+) -> Sample:
     """The responses (rows, width) of the first prompts that strategy `which` keeps, in the order of picking.
 
     Distances are those of the responses themselves, and similarities E6's; what a strategy does not use costs nothing.
+    Options, which may be traced, are for every strategy of the shape.
     """
     prompts, pool = pools.prompts[: shape.rows], pools.responses[: shape.rows]
     candidates = Pool(TOY.reward(prompts, pool), pool[..., None], response_similarity(pool))
     selectors = [partial(_select, strategy(name), shape.width) for name in shape.strategies]
-    kept = jax.lax.switch(which, selectors, key, candidates)
+    kept = jax.lax.switch(which, selectors, options, key, candidates)
     return Sample(prompts, jnp.take_along_axis(pool, kept, axis=1))
 
 
-def _select(chosen: Strategy, k: int, key: PRNGKeyArray, pool: Pool) -> Int[Array, "rows k"]:
-    return chosen(key, pool, k).astype(jnp.int32)
+def _select(
+    chosen: Strategy, k: int, options: dict[str, Any], key: PRNGKeyArray, pool: Pool
+) -> Int[Array, "rows k"]:
+    return chosen(key, pool, k, **options).astype(jnp.int32)
 
 
 def train(

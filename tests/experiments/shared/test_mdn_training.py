@@ -46,6 +46,18 @@ def test_strategies_that_share_a_program_keep_what_they_keep_alone():
     assert not np.array_equal(kept[0], kept[2])
 
 
+def test_options_reach_the_strategy():
+    pools, *_ = draw(jax.random.split(jax.random.key(0), 3), shape("dbkon", 10, 4))
+    of_alpha = jax.jit(
+        lambda alpha: keep(jax.random.key(1), shape("dbkon", 10, 4), pools, alpha=alpha).responses
+    )
+    default = keep(jax.random.key(1), shape("dbkon", 10, 4), pools).responses
+    np.testing.assert_array_equal(of_alpha(1.0), default)
+    without_quality = keep(jax.random.key(1), shape("dkon", 10, 4), pools).responses
+    np.testing.assert_array_equal(of_alpha(0.0), without_quality)
+    assert not np.array_equal(default, without_quality)
+
+
 def test_a_padded_run_is_the_settings_own_run():
     key, points = jax.random.key(2), jnp.asarray(sobol_prompts(32), jnp.float32)
     padded = jax.jit(mdn_training.train_once, static_argnums=5)(key, 0, 5, 2, points, shape("rkon", 10, 4))
