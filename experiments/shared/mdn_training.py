@@ -162,11 +162,11 @@ def train(
     )
 
 
-def judge(model: MDN, prompts: Float[Array, "n d"]) -> dict[str, Array]:
+def judge(model: MDN, prompts: Float[Array, "n d"], distribution: GaussianModes = TOY) -> dict[str, Array]:
     """Expected NLL over p(y|x) at these prompts, and its components V_x and V_{y|x}, by quadrature."""
 
     def moments(x: Array) -> tuple[Array, Array]:
-        responses, weights = TOY.quadrature(x, RULE)
+        responses, weights = distribution.quadrature(x, RULE)
         losses = mdn_nll(model, x, responses)
         mean = jnp.sum(weights * losses, axis=-1)
         return mean, jnp.sum(weights * jnp.square(losses - mean[:, None]), axis=-1)
