@@ -1,7 +1,7 @@
 """K by the authors' rule lowers the variance of the prompts' mean, but rows of unequal K are biased. a: variance over
 that of equal K, exact as vertical ticks. b: bias of the rows' mean, exact as vertical ticks; intervals of a and b are
 narrower than most markers. c: networks trained on minibatches in which prompts, or rows, are drawn alike; excess test
-loss over that of equal K. 95 % intervals."""
+loss at the best validation step over that of equal K. 95 % intervals."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def draw(result: dict[str, Any]) -> Figure:
     mean = corpora[0]["mean"]
     for ax, title, unit, at in zip(
         axes,
-        ("prompts' mean, simulated", "rows' mean, simulated", f"trained, mean $K$ = {mean:g}, best step"),
+        ("prompts' mean, simulated", "rows' mean, simulated", f"trained, mean $K$ = {mean:g}"),
         ("variance / equal $K$'s", "bias (% of the mean loss)", "excess loss / equal $K$'s"),
         (1.0, 0.0, 1.0),
         strict=True,
