@@ -10,19 +10,19 @@ import pytest
 from experiments import adaptive
 from experiments.adaptive import EXPECTED, POOL, SCORES, TOY, Config
 from experiments.harness.store import InMemory, to_json
-from experiments.shared.training import Recipe
 from mrtsim.distributions.exact_components import decompose
 from mrtsim.errors import InputError
 from mrtsim.plan.per_prompt import allocate_per_prompt
 
-SMALL = Config(
-    n_prompts=120, replicates=1_000, learner_replicates=2, batch=8, recipe=Recipe(steps=16, validate_every=8)
-)
+SMALL = Config(n_prompts=120, replicates=1_000)
 
 
 @pytest.fixture(scope="module")
 def result():
-    return to_json(adaptive.run(SMALL, jax.random.key(0), InMemory()))
+    """Without training, which the quick preset runs in `test_every_experiment.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaptive, "_train", lambda *_: {"learners": {}})
+        return to_json(adaptive.run(SMALL, jax.random.key(0), InMemory()))
 
 
 def test_two_prompts_by_hand():
@@ -142,6 +142,19 @@ def test_statements_are_many_and_named_once(result):
     assert len({p.id for p in found}) == len(found)
     assert {p.claim for p in found} == set(adaptive.CLAIMS)
     assert len(SCORES) == 8
+
+
+def test_trained_scores_are_compared_with_equal_k_in_pairs():
+    rng = np.random.default_rng(3)
+    equal = rng.gamma(4.0, 1.0, 200)
+    excess = {(2.0, "uniform", "prompts"): {"last": equal}}
+    for name in adaptive.TRAINED[1:]:
+        for factor, weighting in ((1.2, "rows"), (0.9, "prompts")):
+            excess[2.0, name, weighting] = {"last": factor * equal}
+    found = adaptive._compare(excess, 2.0, "last")
+    for cells in found["over_uniform"].values():
+        assert [cells[w]["low"] for w in ("rows", "prompts")] == pytest.approx([1.2, 0.9])
+        assert [cells[w]["high"] for w in ("rows", "prompts")] == pytest.approx([1.2, 0.9])
 
 
 @pytest.mark.parametrize("means", [(0.5,), (4.5,), (2.0123,)])

@@ -9,7 +9,6 @@ from experiments.harness.statements import Outcome
 from experiments.harness.store import InMemory, to_json
 from experiments.lattice import CORPORA, DESIGNS, FOUR, Config, Corpus
 from experiments.shared.reference_network import reference_network
-from experiments.shared.training import Recipe
 from mrtsim.distributions.clustered import ClusteredPrompts
 from mrtsim.errors import InputError
 
@@ -18,9 +17,6 @@ SMALL = Config(
     replicates=1_000,
     pilot_clusters=50,
     pilots=60,
-    learner_clusters=16,
-    learner_replicates=2,
-    recipe=Recipe(steps=16, validate_every=8),
     points=2**10,
 )
 EXAMPLE = {"g": 0.06, "v": 0.03, "j": 0.20, "e": 0.30}
@@ -28,7 +24,13 @@ EXAMPLE = {"g": 0.06, "v": 0.03, "j": 0.20, "e": 0.30}
 
 @pytest.fixture(scope="module")
 def result():
-    return to_json(lattice.run(SMALL, jax.random.key(0), InMemory()))
+    """Without training, which the quick preset runs in `test_every_experiment.py`."""
+    rng = np.random.default_rng(0)
+    runs = {name: rng.gamma(4.0, 1.0, 20) for name in (*DESIGNS, "full at equal pairs")}
+    corpus = {recipe: lattice._compare(runs) for recipe in ("last", "best")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lattice, "_train", lambda *_: {"corpora": {"duplicates": corpus, "apart": corpus}})
+        return to_json(lattice.run(SMALL, jax.random.key(0), InMemory()))
 
 
 def test_coefficients_are_those_of_the_authors_designs():
