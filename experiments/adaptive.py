@@ -420,7 +420,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
             row = corpus["scores"][name]
             found.append(
                 Prediction(
-                    f"adaptive.row-bias.k{mean:g}.{_slug(name)}",
+                    f"adaptive.row-bias.{_slug(name, mean)}",
                     2,
                     f"bias of the rows' mean loss, relative, {name}, mean K = {mean:g}",
                     read(row["row_bias"]),
@@ -437,7 +437,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
             uniform = corpus["scores"]["uniform"]["exact"]["variance"]
             found += [
                 Prediction(
-                    f"adaptive.gain.k{mean:g}.{_slug(name)}",
+                    f"adaptive.gain.{_slug(name, mean)}",
                     3,
                     f"variance of the prompts' mean loss, K by {name} / equal K, mean K = {mean:g}",
                     read(row["over_uniform"]),
@@ -446,7 +446,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                     note="" if exact is None else f"exact {exact['variance'] / uniform:.4f}",
                 ),
                 Prediction(
-                    f"adaptive.rows-error.k{mean:g}.{_slug(name)}",
+                    f"adaptive.rows-error.{_slug(name, mean)}",
                     3,
                     f"squared error of the rows' mean loss, K by {name} / equal K, mean K = {mean:g}",
                     read(row["row_error_over_uniform"]),
@@ -460,7 +460,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
             for weighting, name in product(WEIGHTINGS, TRAINED[1:]):
                 found.append(
                     Prediction(
-                        f"adaptive.trained.{learner}.{weighting}.k{row['mean']:g}.{_slug(name)}-{recipe}",
+                        f"adaptive.trained.{learner}-{weighting}-{recipe}-{_slug(name, row['mean'])}",
                         3,
                         f"{LEARNERS[learner]}, K by {name} / equal K, mean {row['mean']:g}, {weighting} alike, {label}",
                         read(row[recipe]["over_uniform"][name][weighting]),
@@ -513,5 +513,6 @@ def _unbiased(result: dict[str, Any]) -> Prediction:
     )
 
 
-def _slug(name: str) -> str:
-    return name.replace("'s ", "-").replace(" ", "-")
+def _slug(name: str, mean: float) -> str:
+    """The last part of an id: those of one question differ in it alone, and take one line of the page."""
+    return f"{name}-k{mean:g}".replace("'s ", "-").replace(" ", "-").replace(".", "-")

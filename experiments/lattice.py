@@ -481,7 +481,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
             f"variance, 4 variants with one response / 1 prompt with 4 responses, {where}",
             read(duplicates["over_explicit"]["same"]),
             above(1.0),
-            Role.PRIMARY,
+            Role.LIMIT,
             note=f"the negative control: exact {duplicates['over_explicit']['same']['exact']:.4f}",
         ),
         *_trained(result["learner"]),
@@ -562,7 +562,7 @@ def _trained(learner: dict[str, Any]) -> list[Prediction]:
                 below(1 + _SMALL),
                 Role.PRIMARY,
             ),
-            ("same-over-implicit", "same / implicit", rows["same_over_implicit"], above(1.0), Role.PRIMARY),
+            ("same-over-implicit", "same / implicit", rows["same_over_implicit"], above(1.0), Role.LIMIT),
             (
                 "hybrid-over-explicit",
                 "hybrid / explicit",

@@ -50,7 +50,7 @@ def _variances(ax: Axes, corpora: dict[str, Any]) -> None:
     for look, shift, name in zip(style.ordered(len(names)), (-0.2, 0.0, 0.2), names, strict=True):
         cells = corpora[name]["over_explicit"]
         v, j = (corpora[name]["components"][part]["estimate"] for part in ("v", "j"))
-        for design in _ROWS.keys() & cells.keys():
+        for design in (name for name in _ROWS if name in cells):
             y = list(_ROWS).index(design) + shift
             ax.vlines(cells[design]["exact"], y - 0.1, y + 0.1, color=style.BLACK, linewidth=1.0, zorder=4)
         _row(ax, cells, shift, look | {"label": f"$V_j$ = {j / v:.2g} $V_v$"})
