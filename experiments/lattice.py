@@ -560,7 +560,7 @@ def _trained(learner: dict[str, Any]) -> list[Prediction]:
                 "implicit / explicit",
                 rows["over_explicit"]["implicit"],
                 below(1 + _SMALL),
-                Role.PRIMARY,
+                Role.PRIMARY if recipe == "best" else Role.LIMIT,  # no published recipe here
             ),
             ("same-over-implicit", "same / implicit", rows["same_over_implicit"], above(1.0), Role.LIMIT),
             (
