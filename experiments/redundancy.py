@@ -78,6 +78,7 @@ class Config:
     pilots: int = 2_000
     learner_prompts: int = 512
     learner_group_sizes: tuple[int, ...] = (1, 4, 16)
+    learner_similarities: tuple[float, ...] = (0.5, 0.9)
     learner_responses: int = 8
     learner_replicates: int = 12
     points: int = 2**14
@@ -92,7 +93,9 @@ class Config:
 
 
 PRESETS = {
-    "quick": Config(replicates=500, pilots=300, learner_replicates=3, points=2**11),
+    "quick": Config(
+        replicates=500, pilots=300, learner_similarities=(0.5,), learner_replicates=3, points=2**11
+    ),
     "paper": Config(),
     "precise": Config(replicates=40_000, pilots=10_000, learner_replicates=100),
 }
@@ -286,16 +289,16 @@ def _judge_pilots(config: Config, exact: Decomposition, losses: np.ndarray) -> d
 def _train(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Excess test NLL of trained networks for K = 1 and many responses, and the share of it that many remove."""
     entropy = true_nll()
-    rows = []
-    for i, size in enumerate(config.learner_group_sizes):
+
+    def row(i: int, similarity: float, label: str) -> dict[str, Any]:
+        excess, size = [], config.learner_group_sizes[i]
         # Networks train in float32.
         distribution = jax.tree.map(
-            lambda a: a.astype(np.float32) if a.dtype == np.float64 else a, corpus(size, 1.0, 1.0)
+            lambda a: a.astype(np.float32) if a.dtype == np.float64 else a, corpus(size, similarity, 1.0)
         )
-        excess = []
         for k in (1, config.learner_responses):
             nll = sweep.replicates(
-                f"learner/r={size}/k={k}",
+                f"{label}/r={size}/k={k}",
                 trained_nll,
                 jax.random.fold_in(key, i),
                 config.learner_replicates,
@@ -304,16 +307,22 @@ def _train(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
                 k,
             )
             excess.append({recipe: np.asarray(values) - entropy for recipe, values in nll.items()})
-        rows.append(
-            {"group_size": size}
-            | {recipe: _share_removed(excess[0][recipe], excess[1][recipe]) for recipe in RECIPES}
-        )
+        return {"group_size": size} | {
+            recipe: _share_removed(excess[0][recipe], excess[1][recipe]) for recipe in RECIPES
+        }
+
+    last = len(config.learner_group_sizes) - 1
     return {
         "n_prompts": config.learner_prompts,
         "responses": config.learner_responses,
         "replicates": config.learner_replicates,
         "entropy": entropy,
-        "rows": rows,
+        "rows": [row(i, 1.0, "learner") for i in range(last + 1)],
+        # with the keys of the exact duplicates
+        "near": [
+            {"similarity": similarity} | row(last, similarity, f"learner/similarity={similarity}")
+            for similarity in config.learner_similarities
+        ],
     }
 
 
@@ -403,6 +412,22 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                 ),
             )
         )
+    for near in learner["near"]:
+        for recipe, label in RECIPES.items():
+            error = float(np.hypot(near[recipe]["standard_error"], most[recipe]["standard_error"]))
+            found.append(
+                Prediction(
+                    f"redundancy.trained-near.{recipe}-s{round(100 * near['similarity'])}",
+                    5,
+                    f"share of excess test NLL that K = {learner['responses']} removes, groups of "
+                    f"{near['group_size']}: similarity {near['similarity']:g} − duplicates, {label}",
+                    Estimate.from_standard_error(near[recipe]["estimate"] - most[recipe]["estimate"], error),
+                    above(0.0),
+                    Role.LIMIT,
+                    note=f"{near[recipe]['one']:.2f} to {near[recipe]['many']:.2f} nats above the truth, share "
+                    f"{near[recipe]['estimate']:.2f}; of duplicates {most[recipe]['estimate']:.2f}",
+                )
+            )
     settled = [s for s in settings if abs(s["efficiency"]["z"]) > _SETTLED]
     wrong = sum((s["efficiency"]["z"] > 0) != (s["k_star_squared"] > 2) for s in settled)
     removed, _ = fall(unique, redundant, "removed")

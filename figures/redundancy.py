@@ -1,7 +1,7 @@
 """The gain of several responses shrinks with redundancy. MRT gain: the share of the K = 1 variance that K without
 bound removes. a: simulated corpora with 95 % intervals, narrower than most markers, on exact lines. b: share of the
-excess NLL of trained networks. c: exact gain, and which of K = 1 and K = 2 has the smaller simulated variance at
-equal cost."""
+excess NLL of trained networks; hollow: near-duplicates, with their similarity. c: exact gain, and which of K = 1 and
+K = 2 has the smaller simulated variance at equal cost."""
 
 from __future__ import annotations
 
@@ -63,12 +63,25 @@ def _learner(ax: Any, learner: dict[str, Any]) -> None:
         value = np.array([row[recipe]["estimate"] for row in learner["rows"]])
         half = style.Z95 * np.array([row[recipe]["standard_error"] for row in learner["rows"]])
         style.interval(ax, sizes * shift, value, value - half, value + half, **look | {"label": label})
+        near = [(row["similarity"], row["group_size"] * shift, row[recipe]) for row in learner["near"]]
+        at, value, half = np.array(
+            [(at, c["estimate"], style.Z95 * c["standard_error"]) for _, at, c in near]
+        ).T
+        hollow = {
+            "markerfacecolor": "white",
+            "markeredgecolor": look["color"],
+            "linestyle": "none",
+            "label": "_",
+        }
+        style.interval(ax, at, value, value - half, value + half, **look | hollow)
+        for (similarity, *_), x, y in zip(near, at, value, strict=True):
+            style.note(ax, f"{similarity:g}", (x, y), (-5, -2), ha="right")
     style.powers_of_two(ax, sizes)
     ax.set_ylim(-0.04, 1.02)
-    ax.set_xlabel("exact duplicates in a group $r$")
+    ax.set_xlabel("duplicates in a group $r$")
     ax.set_ylabel(f"share of excess NLL that $K$ = {learner['responses']} removes")
     ax.set_title("trained networks")
-    ax.legend(loc="upper right")
+    ax.legend(loc="lower left", handlelength=1.4)
 
 
 def _map(fig: Figure, ax: Any, result: dict[str, Any]) -> None:

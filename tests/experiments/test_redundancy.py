@@ -23,6 +23,7 @@ SMALL = Config(
     pilots=400,
     learner_prompts=32,
     learner_group_sizes=(1, 16),
+    learner_similarities=(0.5,),
     learner_responses=4,
     learner_replicates=4,
     points=2**11,
@@ -93,6 +94,19 @@ def test_a_trained_network_gains_from_responses(result):
     assert unique["one"] > unique["many"] > 0
     trained = [p for p in redundancy.predictions(result) if "trained-gain" in p.id]
     assert [p.role for p in trained] == [Role.PRIMARY, Role.PRIMARY]
+
+
+def test_near_duplicates_are_trained_beside_the_duplicates(result):
+    (near,) = result["learner"]["near"]
+    assert (near["similarity"], near["group_size"]) == (0.5, 16)
+    duplicates = result["learner"]["rows"][-1]
+    # Same keys: with the same group's centres apart, other prompts and other losses.
+    assert near["last"]["one"] != duplicates["last"]["one"]
+    by_id = {p.id: p for p in redundancy.predictions(result)}
+    for recipe in ("last", "best"):
+        p = by_id[f"redundancy.trained-near.{recipe}-s50"]
+        assert p.role is Role.LIMIT
+        assert p.ours.value == pytest.approx(near[recipe]["estimate"] - duplicates[recipe]["estimate"])
 
 
 @pytest.mark.stress
