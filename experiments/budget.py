@@ -3,6 +3,7 @@
 A mixture density network is trained at every K with N_p = floor(B / (C_p + K C_r)) prompts, in two recipes from one
 trajectory: after the last step, as published, and at its best validation step. K* comes from the exact components of
 untrained networks, as in the paper, and beside it from those of the trained ones. Settings share their random numbers.
+The same for cost ratios C_p / C_r from 1 to 100, over which K* grows as the square root.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from experiments.harness.statements import (
     Source,
     above,
     below,
+    between,
     published,
     read,
     within_factor,
@@ -44,11 +46,15 @@ from mrtsim.plan.allocate import Cost
 CLAIMS = (4, 6)
 NEAR = 2.0  # "near K*" is within this factor
 SMALL = 0.05  # a regret below this share of what the best K saves is small
+_SLOPE_MARGIN = 0.15  # within which a slope of log(best K) in log(C_p / C_r) is the law's 1/2
 
 
 @dataclass(frozen=True)
 class Config:
-    """The paper's setting. `points` are the test prompts of the quadrature, `networks` the untrained ones."""
+    """The paper's setting. `points` are the test prompts of the quadrature, `networks` the untrained ones.
+
+    At each of the cost `ratios` the budget is what `ratio_prompts` prompts with one response each cost.
+    """
 
     responses: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 16)
     strategies: tuple[str, ...] = ("rkon", "filtered-max-min")
@@ -63,6 +69,10 @@ class Config:
     component_points: int = 2**10
     padded: bool = True
     block: int = 4
+    ratios: tuple[float, ...] = (1.0, 10.0, 100.0)
+    ratio_prompts: int = 80
+    ratio_responses: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    ratio_replicates: int = 8
 
     def __post_init__(self):
         if list(self.responses) != sorted(set(self.responses)) or self.responses[0] < 1:
@@ -74,27 +84,47 @@ class Config:
             raise InputError("padded programs keep at most half of the pool: set padded=False")
         if self.prompts(self.responses[-1]) < 1:
             raise InputError(f"a budget of {self.budget} pays no prompt with K = {self.responses[-1]}")
+        if len(self.ratios) < 2 or min(self.ratios) <= 0:
+            raise InputError(f"a slope takes two cost ratios or more, all above 0, not {self.ratios}")
+        if self.prompts_at(min(self.ratios), max(self.ratio_responses)) < 1:
+            raise InputError(f"ratio_prompts = {self.ratio_prompts} pay no prompt with the most responses")
 
     def prompts(self, k: int) -> int:
         """Prompts that the budget pays with K responses each."""
         return int((self.budget + 1e-9) // (self.c_prompt + k * self.c_response))
 
+    def prompts_at(self, ratio: float, k: int) -> int:
+        """Prompts with k responses each for the cost of `ratio_prompts` with one, at a cost ratio."""
+        return int((self.ratio_prompts * (ratio + 1) + 1e-9) // (ratio + k))
+
 
 PRESETS = {
-    "quick": Config(replicates=8, recipe=Recipe(steps=100), points=128, networks=4, component_points=2**9),
+    "quick": Config(
+        replicates=8,
+        recipe=Recipe(steps=100),
+        points=128,
+        networks=4,
+        component_points=2**9,
+        ratios=(1.0, 100.0),
+        ratio_responses=(1, 4, 16),
+        ratio_replicates=4,
+    ),
     "paper": Config(),
     "precise": Config(
         responses=(1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32),
         replicates=600,
         component_points=2**12,
         padded=False,
+        ratios=(1.0, 3.0, 10.0, 30.0, 100.0),
+        ratio_responses=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
+        ratio_replicates=40,
     ),
 }
 
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Train every strategy at every K, and compare the best K with K*."""
-    train_key, network_key = subkeys(key)
+    train_key, network_key, ratio_key = subkeys(key, 3)
     points = jnp.asarray(sobol_prompts(config.points), jnp.float32)
     most = config.prompts(config.responses[0])
     settings = {}
@@ -117,6 +147,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         "true_nll": true_nll(),
         "reported": published()["budget"],
         "law": law,
+        "ratios": _ratios(config, law["k_star"], ratio_key, sweep),
         "strategies": {name: _summarise(config, cost, law, s) for name, s in scores.items()},
         "excess": {
             recipe: _excess(scores, recipe)
@@ -132,6 +163,45 @@ def _law(config: Config, cost: Cost, key: PRNGKeyArray) -> dict[str, Any]:
     n = np.array([config.prompts(k) for k in config.responses])
     variance = (law["v_prompt"] + law["v_response"] / np.array(config.responses)) / n
     return law | {"variance": variance, "best_k": int(config.responses[int(variance.argmin())])}
+
+
+def _ratios(config: Config, k_star: float, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
+    """Test NLL of RKoN at every K and cost ratio, the best K at each ratio, and how it grows with the ratio."""
+    points = jnp.asarray(sobol_prompts(config.points), jnp.float32)
+    ks, ratios = config.ratio_responses, config.ratios
+    shape = Shape(("rkon",), config.ratio_prompts, ks[-1], config.ratio_prompts, ks[-1], config.recipe)
+    prompts = [[config.prompts_at(ratio, k) for k in ks] for ratio in ratios]
+    settings = {
+        f"ratio={ratio:g}/k={k}": (0, n, k, points, shape)
+        for ratio, row in zip(ratios, prompts, strict=True)
+        for k, n in zip(ks, row, strict=True)
+    }
+    cells = sweep.grid(train_once, key, config.ratio_replicates, settings, block=config.block)
+
+    def best(nll: np.ndarray) -> np.ndarray:
+        return np.array(ks, float)[nll.mean(axis=-3).argmin(axis=-1)]
+
+    def slope(nll: np.ndarray) -> np.ndarray:
+        x = np.log(ratios) - np.mean(np.log(ratios))
+        return np.log(best(nll)) @ x / np.sum(x**2)
+
+    out: dict[str, Any] = {
+        "ratios": list(ratios),
+        "responses": list(ks),
+        "n_prompts": prompts,
+        "replicates": config.ratio_replicates,
+        "k_star": [k_star * float(np.sqrt(r * config.c_response / config.c_prompt)) for r in ratios],
+    }
+    for recipe in RECIPES:
+        # (replicates, ratios, responses); all share their random numbers and are resampled together
+        nll = np.stack([cell[recipe]["nll"] for cell in cells.values()], axis=1)
+        nll = nll.reshape(len(nll), len(ratios), len(ks))
+        out[recipe] = {
+            "nll": nll.mean(0),
+            "best": intervals.cells(intervals.bootstrap(nll, best, vectorized=True)),
+            "slope": intervals.bootstrap(nll, slope, vectorized=True),
+        }
+    return out
 
 
 def _summarise(
@@ -201,6 +271,8 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
             ),
         ]
     for recipe, label in RECIPES.items():
+        found += _of_ratios(result["ratios"], recipe, label)
+    for recipe, label in RECIPES.items():
         for k, excess in zip(ks, result["excess"].get(recipe, []), strict=False):
             if k in (2, 8):
                 found.append(
@@ -215,3 +287,33 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                     )
                 )
     return found
+
+
+def _of_ratios(of: dict[str, Any], recipe: str, label: str) -> list[Prediction]:
+    """Claim 4 at other costs: the best K beside K* at each ratio, and its growth with the ratio."""
+    at_each = [
+        Prediction(
+            f"budget.best-k-at-ratio.{recipe}-r{ratio:g}",
+            4,
+            f"K with the least test NLL where C_p / C_r = {ratio:g}, {label}",
+            read(best),
+            within_factor(NEAR, k_star, Source.EXACT),
+            Role.LIMIT,
+            note=f"for the cost of {of['n_prompts'][0][0]} prompts with one response; grid {of['responses']}",
+        )
+        for ratio, best, k_star in zip(of["ratios"], of[recipe]["best"], of["k_star"], strict=True)
+    ]
+    return [
+        *at_each,
+        Prediction(
+            f"budget.ratio-slope.{recipe}",
+            4,
+            f"slope of log(best K) in log(C_p / C_r) from {of['ratios'][0]:g} to {of['ratios'][-1]:g}, {label}",
+            read(of[recipe]["slope"]),
+            between(0.5 - _SLOPE_MARGIN, 0.5 + _SLOPE_MARGIN, Source.EXACT),
+            Role.LIMIT,
+            note="K* grows as the square root of the ratio; "
+            + ", ".join(f"{best['estimate']:g}" for best in of[recipe]["best"])
+            + " are the best K",
+        ),
+    ]
