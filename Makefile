@@ -24,6 +24,7 @@ docs: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-columns=min,median,max,rounds $(ARGS)
+	$(BIN)/python benchmarks/bench_peers.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
