@@ -30,6 +30,7 @@ from experiments.shared.mdn_training import (
     STEPS,
     TOY,
     Sample,
+    in_float32,
     judge,
     shifted,
     sobol_prompts,
@@ -413,7 +414,7 @@ def _train(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     corpora = {}
     for i, name in enumerate(("duplicates", "apart")):
         corpus = CORPORA[name]
-        prompts = ClusteredPrompts(SIDE, corpus.similarity)
+        prompts = in_float32(ClusteredPrompts(SIDE, corpus.similarity))
         found = sweep.grid(
             trained_nll,
             jax.random.fold_in(key, i),

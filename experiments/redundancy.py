@@ -29,6 +29,7 @@ from experiments.shared.mdn_training import (
     RECIPES,
     TOY,
     Sample,
+    in_float32,
     judge,
     shifted,
     sobol_prompts,
@@ -292,10 +293,6 @@ def _train(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
 
     def row(i: int, similarity: float, label: str) -> dict[str, Any]:
         excess, size = [], config.learner_group_sizes[i]
-        # Networks train in float32.
-        distribution = jax.tree.map(
-            lambda a: a.astype(np.float32) if a.dtype == np.float64 else a, corpus(size, similarity, 1.0)
-        )
         for k in (1, config.learner_responses):
             nll = sweep.replicates(
                 f"{label}/r={size}/k={k}",
@@ -303,7 +300,7 @@ def _train(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
                 jax.random.fold_in(key, i),
                 config.learner_replicates,
                 config,
-                distribution,
+                in_float32(corpus(size, similarity, 1.0)),
                 k,
             )
             excess.append({recipe: np.asarray(values) - entropy for recipe, values in nll.items()})

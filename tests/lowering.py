@@ -27,6 +27,8 @@ TPU_UNKNOWN = frozenset(
     {
         "experiments.bridge._pairs",
         "experiments.collapse._training_set",
+        "experiments.lattice.mean_losses",
+        "experiments.lattice.pilot_losses",
         "experiments.misalignment._expected",
         "experiments.redundancy.pilot_losses",
         "experiments.selection_guarantee.shares_of_best",

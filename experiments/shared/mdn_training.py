@@ -205,6 +205,11 @@ def train_once(
     return score(trained, test, shifted(points, keys[5]))
 
 
+def in_float32(distribution: Any) -> Any:
+    """A distribution whose float64 numbers are in float32, in which networks train."""
+    return jax.tree.map(lambda a: a.astype(np.float32) if a.dtype == np.float64 else a, distribution)
+
+
 def program(padded: bool, n_prompts: int, k: int, largest: tuple[int, int]) -> tuple[int, int]:
     """Rows and width of the program that trains one setting."""
     return largest if padded else (n_prompts, k)
