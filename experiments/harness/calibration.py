@@ -1,8 +1,9 @@
-"""The calibration kernel: a 2048 x 2048 float32 product, by which every timing is scaled."""
+"""The calibration kernel: a 2048 x 2048 product, by which every timing is scaled."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,10 @@ import jax.numpy as jnp
 SIZE = 2048
 
 
-def gigaflops(repeats: int = 5) -> float:
-    """The best rate of a few products, in GFLOP/s."""
+def gigaflops(repeats: int = 5, dtype: Any = jnp.float32) -> float:
+    """The best rate of a few products, in GFLOP/s; float64 in `jax.enable_x64(True)`."""
     product = jax.jit(jnp.matmul)
-    matrix = jnp.full((SIZE, SIZE), 0.5, jnp.float32)
+    matrix = jnp.full((SIZE, SIZE), 0.5, dtype)
     product(matrix, matrix).block_until_ready()
     times = []
     for _ in range(repeats):
