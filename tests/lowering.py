@@ -25,6 +25,7 @@ UNITS = type(eqx.filter_jit(abs)), type(jax.jit(abs))
 # Units in float64: they lower for a TPU, which emulates float64, and may not compile there (eigh, betainc, sorts).
 TPU_UNKNOWN = frozenset(
     {
+        "experiments.adaptive.mean_losses",
         "experiments.bridge._pairs",
         "experiments.collapse._training_set",
         "experiments.lattice.mean_losses",

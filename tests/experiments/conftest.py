@@ -17,6 +17,7 @@ from experiments.shared.training import Recipe
 BRIEF = Recipe(steps=10)
 # What is left of the quick preset, where that takes long; `make reproduce PRESET=quick` and `make stress` run it whole.
 SMALL = {
+    "adaptive": {"n_prompts": 40, "replicates": 64, "batch": 8, "recipe": BRIEF},
     "batch": {"responses": (1, 4), "recipe": Recipe(steps=10, validate_every=5), "points": 32},
     "bridge": {
         "replicates": 8,
@@ -36,6 +37,7 @@ SMALL = {
     },
     "distributional": {"recipe": BRIEF},
     "emse": {"replicates": 60, "models": 2, "n_prompts": 8, "pipelines": 200},
+    "lattice": {"n_clusters": 8, "replicates": 64, "pilots": 16, "batch": 8, "recipe": BRIEF, "points": 2**7},
     "lottery": {"recipe": BRIEF},
     "misalignment": {
         "n_prompts": 8,
