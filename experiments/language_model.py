@@ -1,0 +1,630 @@
+"""A real language model whose target is known exactly: does the law choose K there, from losses or from gradients?
+
+SmolLM2-135M-Instruct learns without a context what it says behind one (`experiments/shared/distillation.py`): the error is
+the KL divergence from the teacher, in nats per response, on held-out prompts, and its floor is 0. The upper layer is
+trained, or all layers. Predictions were written down before the first run; their bounds are in `Config`. Intervals
+resample seeds and test prompts, both; the K* of a pilot is drawn from its own interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from experiments.harness.intervals import LEVEL, mean
+from experiments.harness.statements import Prediction, Role, above, below, between, equals, read
+from experiments.shared import distillation as lab
+from experiments.shared import smollm
+from experiments.shared.context_tasks import END, prompts
+from experiments.shared.training import Recipe
+from mrtsim.errors import InputError
+from mrtsim.estimates import Estimate, normal_quantile
+from mrtsim.pilot.estimate import PilotEstimate, estimate_components
+from mrtsim.plan.allocate import Cost
+
+CLAIMS = (4, 6, 7, 11)
+RESAMPLES = 4_000
+STEPS = {"last": "after the last step", "best": "at the best validation step"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes, and the bounds of the predictions.
+
+    `rows` are the responses of every design with equal rows, and `fixed_prompts` the prompts where K alone changes and
+    where strategies are compared. `all_layers` are the K for which all layers are trained, at the first task and budget.
+    `later` are the steps at which the pilot of gradients is taken again. `block` seeds share a compiled program.
+    """
+
+    tasks: tuple[str, ...] = ("haiku",)
+    responses: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    budgets: tuple[int, ...] = (160, 320)
+    prompt_cost: int = 4
+    rows: int = 64
+    row_responses: tuple[int, ...] = (1, 4, 16, 32)
+    fixed_prompts: int = 40
+    fixed_responses: tuple[int, ...] = (1, 4, 16)
+    selectors: tuple[str, ...] = ("bkon", "dkon", "dbkon")
+    selector_responses: tuple[int, ...] = (4, 8)
+    candidates: int = 32
+    length: int = 16
+    vocabulary: int = 4_096
+    vocabulary_prompts: int = 24
+    pool_prompts: int = 192
+    validation_prompts: int = 32
+    test_prompts: int = 64
+    judge_responses: int = 4
+    batch: int = 32
+    recipe: Recipe = Recipe(steps=60, learning_rate=1e-3, clip=1e9, validate_every=5)
+    replicates: int = 8
+    block: int = 1
+    pilot_prompts: int = 48
+    pilot_responses: int = 8
+    later: tuple[int, ...] = (10, 30)
+    all_layers: tuple[int, ...] = ()
+    all_replicates: int = 4
+    all_block: int = 1
+    all_pilot_prompts: int = 32
+    all_recipe: Recipe = Recipe(steps=30, learning_rate=1e-4, clip=1e9, validate_every=3)
+    # The predictions. The first and the fifth are the spec's; margins are shares of the divergence before training.
+    best_k_factor: float = 2.0
+    equal_rows_margin: float = 0.05
+    not_beaten_margin: float = 0.02
+    r_squared: float = 0.8
+
+    def __post_init__(self) -> None:
+        for k in (*self.responses, *self.row_responses, *self.fixed_responses, *self.selector_responses):
+            if not 1 <= k <= self.candidates:
+                raise InputError(f"K = {k} must be between 1 and the {self.candidates} candidates")
+        if max(n for n, *_ in self.designs()) > self.pool_prompts:
+            raise InputError(f"a design needs more than the {self.pool_prompts} prompts of the pool")
+
+    def prompts_at(self, budget: int, k: int) -> int:
+        """Prompts that a budget pays for with k responses each."""
+        return budget // (self.prompt_cost + k)
+
+    def designs(self) -> list[tuple[int, int, str]]:
+        """Prompts, responses and strategy of every run, each once."""
+        found = [(self.prompts_at(b, k), k, "rkon") for b in self.budgets for k in self.responses]
+        found += [(self.rows // k, k, "rkon") for k in self.row_responses]
+        found += [(self.fixed_prompts, k, "rkon") for k in (*self.fixed_responses, *self.selector_responses)]
+        found += [(self.fixed_prompts, k, name) for k in self.selector_responses for name in self.selectors]
+        return list(dict.fromkeys(found))
+
+
+_QUICK = Config(
+    responses=(1, 4, 8),
+    budgets=(60,),
+    rows=8,
+    row_responses=(1, 8),
+    fixed_prompts=8,
+    fixed_responses=(1, 4, 8),
+    selector_responses=(4,),
+    candidates=8,
+    length=8,
+    vocabulary=512,
+    vocabulary_prompts=4,
+    pool_prompts=16,
+    validation_prompts=4,
+    test_prompts=8,
+    judge_responses=2,
+    batch=8,
+    recipe=Recipe(steps=8, learning_rate=1e-3, clip=1e9, validate_every=4),
+    replicates=2,
+    pilot_prompts=8,
+    pilot_responses=4,
+    later=(),
+)
+
+PRESETS = {
+    "quick": _QUICK,
+    "paper": Config(),
+    # Made on a GPU, where many seeds share a program; on 2 cores it takes hours.
+    "precise": Config(
+        tasks=("haiku", "mix"),
+        test_prompts=96,
+        replicates=16,
+        block=16,
+        pilot_prompts=192,
+        pilot_responses=16,
+        all_layers=(1, 4, 16, 32),
+        all_replicates=8,
+        all_block=4,
+    ),
+}
+
+
+def unavailable() -> str | None:
+    """Why this experiment cannot run here; None where it can."""
+    return None if smollm.weights() else smollm.MISSING
+
+
+class Task(NamedTuple):
+    """One task's teacher and data: what to train on, and what judges."""
+
+    fixed: lab.Fixed
+    texts: Mapping[str, tuple[lab.Text, lab.Text]]  # of learner and teacher
+    answers: Mapping[str, lab.Answers]
+    left_out: float
+
+
+def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
+    """Draw the teacher's responses, take both pilots, and train every design in every task."""
+    language = smollm.load()
+    with jax.default_matmul_precision("highest"):  # float32 in full on every device
+        found = {}
+        for number, name in enumerate(config.tasks):
+            found[name] = _task(config, jax.random.fold_in(key, number), name, language, sweep)
+    return {
+        "replicates": config.replicates,
+        "test_prompts": config.test_prompts,
+        "candidates": config.candidates,
+        "bounds": {
+            name: getattr(config, name)
+            for name in ("best_k_factor", "equal_rows_margin", "not_beaten_margin", "r_squared")
+        },
+        "tasks": found,
+    }
+
+
+def _task(
+    config: Config, key: PRNGKeyArray, name: str, language: smollm.Language, sweep: Any
+) -> dict[str, Any]:
+    data_key, seed_key, later_key = jax.random.split(key, 3)
+    task, model = _drawn(config, data_key, name, language), language.model
+    orders = {s: lab.order_of(s, task.answers["pool"], config.vocabulary) for s in config.selectors}
+    top = _Depth(model, task, 1)
+    designs = config.designs()
+    curves = _trained(
+        config,
+        seed_key,
+        sweep,
+        f"{name}/top",
+        top,
+        designs,
+        orders,
+        config.recipe,
+        config.replicates,
+        config.block,
+    )
+    start = jax.jit(lab.divergence)(top.learner, task.fixed, top.judges["test"])
+    pilots = _pilots(config, top, config.pilot_prompts)
+    result = {
+        "left_out": task.left_out,
+        "prompt_tokens": {"learner": _size(task, 0), "teacher": _size(task, 1)},
+        "start": mean(np.asarray(start)),
+        "start_by_nll": mean(
+            np.asarray(jax.jit(lab.nll_difference)(top.learner, task.fixed, top.judges["test"].data))
+        ),
+        "pilots": {kind: _pilot(pilot, config) for kind, pilot in pilots.items()},
+        "later": _later(config, later_key, top),
+        **_judged(config, designs, curves, pilots, float(np.mean(np.asarray(start)))),
+    }
+    if config.all_layers and name == config.tasks[0]:
+        result["all_layers"] = _all_layers(config, seed_key, sweep, name, model, task)
+    return result
+
+
+def _size(task: Task, which: int) -> int:
+    return task.texts["pool"][which].tokens.shape[1]
+
+
+def _drawn(config: Config, key: PRNGKeyArray, name: str, language: smollm.Language) -> Task:
+    """The task's prompts in three disjoint parts, and the teacher's responses to them."""
+    model, tokens = language
+    split_key, word_key, *keys = jax.random.split(key, 5)
+    parts = {
+        "pool": config.pool_prompts,
+        "validation": config.validation_prompts,
+        "test": config.test_prompts,
+    }
+    everything = prompts(name)
+    sides = [[tokens.encode(prompt[side]) for prompt in everything] for side in (0, 1)]
+    order = np.asarray(jax.random.permutation(split_key, len(everything)))
+    if sum(parts.values()) > len(everything):
+        raise InputError(f"{sum(parts.values())} prompts are more than the {len(everything)} that there are")
+    whole = [lab.filled(side) for side in sides]
+    texts, begin = {}, 0
+    for part, n in parts.items():
+        rows = order[begin : begin + n]
+        texts[part] = tuple(lab.Text(side.tokens[rows], side.starts[rows]) for side in whole)
+        begin += n
+    first = jax.tree.map(lambda a: a[: config.vocabulary_prompts], texts["pool"][1])
+    allowed = lab.most_likely(
+        word_key, model, first, config.vocabulary, config.judge_responses, config.length
+    )
+    end = tokens.ids[END]
+    if not bool(jnp.any(allowed == end)):
+        allowed = jnp.sort(allowed.at[-1].set(end))
+    place = int(jnp.searchsorted(allowed, end))
+    answers, left = {}, []
+    for (part, (_, teacher)), part_key in zip(texts.items(), keys, strict=True):
+        n = config.candidates if part == "pool" else config.judge_responses
+        answers[part], missed = lab.draw_answers(part_key, model, teacher, allowed, place, n, config.length)
+        left.append(float(missed))
+    return Task(lab.Fixed.of(model, allowed), texts, answers, left[-1])
+
+
+class _Depth:
+    """The learner before training, its pool and its judges, where the upper `trained` layers are trained."""
+
+    def __init__(self, model: Any, task: Task, trained: int):
+        self.learner, self.fixed = lab.Learner.of(model, trained), task.fixed
+        allowed = task.fixed.allowed
+        data = {
+            part: lab.learner_data(model, learner, task.answers[part], allowed, trained)
+            for part, (learner, _) in task.texts.items()
+        }
+        self.pool = data["pool"]
+        self.judges = {
+            part: lab.judge_of(model, task.texts[part][1], data[part], allowed)
+            for part in ("validation", "test")
+        }
+
+
+def train_one(
+    key: PRNGKeyArray,
+    design: lab.Design,
+    start: lab.Learner,
+    fixed: lab.Fixed,
+    pool: lab.Data,
+    judges: dict[str, lab.Judge],
+    schedule: lab.Schedule,
+) -> dict[str, Array]:
+    """Divergence per prompt of each judge at every check, (checks, prompts), of one seed."""
+
+    def record(learner: lab.Learner) -> dict[str, Array]:
+        return {part: lab.divergence(learner, fixed, judge) for part, judge in judges.items()}
+
+    return lab.train(key, start, fixed, pool, design, schedule, record).records
+
+
+def _trained(
+    config: Config,
+    key: PRNGKeyArray,
+    sweep: Any,
+    label: str,
+    depth: _Depth,
+    designs: list[tuple[int, int, str]],
+    orders: Mapping[str, Array],
+    recipe: Recipe,
+    replicates: int,
+    block: int,
+) -> dict[tuple[int, int, str], dict[str, np.ndarray]]:
+    """Divergence per test prompt (seeds, prompts) of every design after the last and at the best validation step."""
+    anything = jnp.zeros(depth.pool.answers.tokens.shape[:2], jnp.int32)
+    fixed, schedule, settings = depth.fixed, lab.Schedule(recipe, config.batch), {}
+    for n, k, name in designs:
+        design = lab.Design(n, k, orders.get(name, anything), name not in orders)
+        settings[f"{label}/n={n}/k={k}/{name}"] = (
+            design, depth.learner, fixed, depth.pool, depth.judges, schedule,
+        )  # fmt: skip
+    found = sweep.grid(train_one, key, replicates, settings, block=block)
+    curves = {}
+    for design, curve in zip(designs, found.values(), strict=True):
+        best = curve["validation"].mean(-1).argmin(-1)
+        curves[design] = {
+            "last": curve["test"][:, -1],
+            "best": curve["test"][np.arange(len(best)), best],
+            "step": (best + 1) * recipe.validate_every,
+        }
+    return curves
+
+
+def _estimates(found: lab.Pilots) -> dict[str, PilotEstimate]:
+    return {"losses": estimate_components(found.losses), "gradients": estimate_components(found.gradients)}
+
+
+def _pilots(
+    config: Config, depth: _Depth, n_prompts: int, learner: lab.Learner | None = None
+) -> dict[str, PilotEstimate]:
+    """Both pilots at the learner, by default the one before training."""
+    at = depth.learner if learner is None else learner
+    return _estimates(lab.pilots(at, depth.fixed, depth.pool, n_prompts, config.pilot_responses))
+
+
+def _pilot(pilot: PilotEstimate, config: Config) -> dict[str, Any]:
+    return {
+        "prompt": pilot.prompt,
+        "response": pilot.response,
+        "ratio": pilot.ratio,
+        "k_star": pilot.k_star(Cost(float(config.prompt_cost), 1.0)),
+    }
+
+
+def _later(config: Config, key: PRNGKeyArray, depth: _Depth) -> list[dict[str, Any]]:
+    """Pilots of gradients along one run, at the middle K of the first budget."""
+    k = config.responses[len(config.responses) // 2]
+    anything = jnp.zeros(depth.pool.answers.tokens.shape[:2], jnp.int32)
+    design = lab.Design(config.prompts_at(config.budgets[0], k), k, anything, True)
+    found = []
+    for steps in config.later:
+        recipe = replace(config.recipe, steps=steps, validate_every=steps)
+        schedule = lab.Schedule(recipe, config.batch)
+        learner = eqx.filter_jit(lab.train)(
+            key, depth.learner, depth.fixed, depth.pool, design, schedule
+        ).last
+        pilot = _pilots(config, depth, config.pilot_prompts, learner)["gradients"]
+        found.append({"step": steps, **_pilot(pilot, config)})
+    return found
+
+
+def _all_layers(
+    config: Config, key: PRNGKeyArray, sweep: Any, name: str, model: Any, task: Task
+) -> dict[str, Any]:
+    """All layers trained at the first budget: its pilots, and the best K."""
+    depth, budget = _Depth(model, task, model.shape.depth), config.budgets[0]
+    pilots = _pilots(config, depth, min(config.all_pilot_prompts, config.pilot_prompts))
+    designs = [(config.prompts_at(budget, k), k, "rkon") for k in config.all_layers]
+    curves = _trained(
+        config, key, sweep, f"{name}/all", depth, designs, {}, config.all_recipe, config.all_replicates, config.all_block
+    )  # fmt: skip
+    values = {step: np.stack([curves[d][step] for d in designs]) for step in STEPS}
+    return {
+        "replicates": config.all_replicates,
+        "pilots": {kind: _pilot(pilot, config) for kind, pilot in pilots.items()},
+        **_cost(config, budget, list(config.all_layers), values, pilots),
+    }
+
+
+# --- what the curves say ------------------------------------------------------------------------------------------
+
+
+def resampled_means(values: np.ndarray) -> np.ndarray:
+    """Means of (designs, seeds, prompts) over both, (1 + RESAMPLES, designs): as they are, then resampled twice over.
+
+    Designs share seeds and prompts, so that what they have in common cancels in differences.
+    """
+    rng = np.random.default_rng(0)
+    _, seeds, n = values.shape
+    weights = [rng.multinomial(m, np.full(m, 1 / m), RESAMPLES) / m for m in (seeds, n)]
+    drawn = np.einsum("bs,dsp,bp->bd", weights[0], values, weights[1], optimize=True)
+    return np.concatenate([values.mean((1, 2))[None], drawn])
+
+
+def k_star_draws(pilot: PilotEstimate, config: Config) -> np.ndarray:
+    """(1 + RESAMPLES,): a pilot's K*, then log-normal draws with its interval; NaN where an end is 0 or infinite."""
+    found = pilot.k_star(Cost(float(config.prompt_cost), 1.0))
+    if not (found.low > 0 and math.isfinite(found.high)):
+        return np.full(1 + RESAMPLES, np.nan)
+    spread = math.log(found.high / found.low) / (2 * normal_quantile(LEVEL))
+    # Both pilots rest on the same responses, so they share their draws.
+    drawn = found.value * np.exp(spread * np.random.default_rng(1).normal(size=RESAMPLES))
+    return np.concatenate([[found.value], drawn])
+
+
+def cell(draws: np.ndarray) -> Estimate:
+    """The first draw as the estimate, with the percentile interval of the others."""
+    low, high = np.quantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(draws[0]), float(min(low, draws[0])), float(max(high, draws[0])))
+
+
+def _cells(draws: np.ndarray) -> list[Estimate]:
+    return [cell(column) for column in draws.T]
+
+
+def _cost(
+    config: Config,
+    budget: int,
+    ks: list[int],
+    values: Mapping[str, np.ndarray],
+    pilots: Mapping[str, PilotEstimate],
+) -> dict[str, Any]:
+    """One budget: the divergence of every K, the best K beside both K*, and what choosing by losses costs."""
+    grid = np.array(ks, float)
+    means = {step: resampled_means(v) for step, v in values.items()}
+    stars = {kind: k_star_draws(pilot, config) for kind, pilot in pilots.items()}
+    best = {step: grid[m.argmin(1)] for step, m in means.items()}
+
+    def at(star: np.ndarray) -> np.ndarray:
+        """The divergence at the K of the grid that is nearest to K*."""
+        known = np.where(np.isnan(star), 1.0, star)
+        nearest = np.abs(np.log(grid / known[:, None])).argmin(1)
+        return np.where(np.isnan(star), np.nan, means["best"][np.arange(len(star)), nearest])
+
+    off = {kind: np.abs(np.log2(best["best"] / star)) for kind, star in stars.items()}
+    return {
+        "budget": budget,
+        "responses": ks,
+        "prompts": [config.prompts_at(budget, k) for k in ks],
+        **{step: _cells(m) for step, m in means.items()},
+        "best_k": {step: cell(b) for step, b in best.items()},
+        "best_over_k_star": {kind: cell(best["best"] / star) for kind, star in stars.items()},
+        "gradients_off_less_losses_off": cell(off["gradients"] - off["losses"]),
+        "losses_less_gradients": cell(at(stars["losses"]) - at(stars["gradients"])),
+        "first_less_others_last": cell(means["last"][:, 0] - means["last"][:, 1:].max(1)),
+    }
+
+
+def law_r_squared(prompts: np.ndarray, ks: np.ndarray, ratios: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """R^2 of a line through the designs' divergences in 1/N_p + ratio / (N_p K), for each draw.
+
+    Args:
+        prompts: N_p, (designs,).
+        ks: K, (designs,).
+        ratios: V_{y|x} / V_x, (draws,).
+        means: divergences, (draws, designs).
+
+    Returns:
+        (draws,).
+    """
+    x = 1 / prompts + ratios[:, None] / (prompts * ks)
+    x, y = x - x.mean(1, keepdims=True), means - means.mean(1, keepdims=True)
+    return (x * y).sum(1) ** 2 / ((x * x).sum(1) * (y * y).sum(1))
+
+
+def _judged(
+    config: Config,
+    designs: list[tuple[int, int, str]],
+    curves: Mapping[tuple[int, int, str], dict[str, np.ndarray]],
+    pilots: Mapping[str, PilotEstimate],
+    start: float,
+) -> dict[str, Any]:
+    """Every comparison of designs, as intervals."""
+
+    def values(chosen: list[tuple[int, int, str]], step: str) -> np.ndarray:
+        return np.stack([curves[d][step] for d in chosen])
+
+    def by_k(pairs: Callable[[int], int], ks: tuple[int, ...]) -> list[tuple[int, int, str]]:
+        return [(pairs(k), k, "rkon") for k in ks]
+
+    costs, paid = [], []
+    for budget in config.budgets:
+        chosen = by_k(lambda k, budget=budget: config.prompts_at(budget, k), config.responses)
+        paid += chosen
+        of = {step: values(chosen, step) for step in STEPS}
+        costs.append(_cost(config, budget, list(config.responses), of, pilots))
+    means = resampled_means(values(paid, "best"))
+    n, k = (np.array([d[i] for d in paid], float) for i in (0, 1))
+    law = {
+        kind: cell(law_r_squared(n, k, k_star_draws(pilot, config) ** 2 / config.prompt_cost, means))
+        for kind, pilot in pilots.items()
+    }
+    rows = {
+        step: resampled_means(values(by_k(lambda k: config.rows // k, config.row_responses), step))
+        for step in STEPS
+    }
+    ks = tuple(sorted({*config.fixed_responses, *config.selector_responses}))
+    fixed = {step: resampled_means(values(by_k(lambda _: config.fixed_prompts, ks), step)) for step in STEPS}
+    return {
+        "costs": costs,
+        "law": law,
+        "rows": {
+            "responses": config.row_responses,
+            **{step: _cells(m) for step, m in rows.items()},
+            "over_first": _cells((rows["best"][:, 1:] - rows["best"][:, :1]) / start),
+        },
+        "fixed": {
+            "prompts": config.fixed_prompts,
+            "responses": ks,
+            **{step: _cells(m) for step, m in fixed.items()},
+            "drop": {step: cell(m[:, 0] - m[:, -1]) for step, m in fixed.items()},
+        },
+        "selectors": [_strategies(config, k, curves, start) for k in config.selector_responses],
+        "best_step": {f"{n}x{k}/{name}": float(curves[n, k, name]["step"].mean()) for n, k, name in designs},
+    }
+
+
+def _strategies(
+    config: Config, k: int, curves: Mapping[Any, dict[str, np.ndarray]], start: float
+) -> dict[str, Any]:
+    """Divergence of each strategy less RKoN's, in nats, and the least of them but BKoN's as a share of the start."""
+    names = ["rkon", *config.selectors]
+    means = resampled_means(np.stack([curves[config.fixed_prompts, k, name]["best"] for name in names]))
+    over = means[:, 1:] - means[:, :1]
+    return {
+        "responses": k,
+        "rkon": cell(means[:, 0]),
+        "over_rkon": dict(zip(config.selectors, _cells(over), strict=True)),
+        "least": cell(over.min(1) / start),
+    }
+
+
+# --- statements ---------------------------------------------------------------------------------------------------
+
+
+def predictions(result: dict[str, Any]) -> list[Prediction]:
+    """The five predictions, per task, and what the paper asserts of language models."""
+    found = []
+    for name, task in result["tasks"].items():
+        found += _of_budgets(name, task, result["bounds"])
+        found += _of_k(name, task, result["bounds"])
+        found += _of_strategies(name, task, result["bounds"])
+    return found
+
+
+def _of_budgets(name: str, task: Mapping[str, Any], bounds: Mapping[str, float]) -> list[Prediction]:
+    found, factor = [], bounds["best_k_factor"]
+    groups = [(f"b{entry['budget']}", "", entry) for entry in task["costs"]]
+    if "all_layers" in task:
+        groups.append(("all-layers", ", all layers", task["all_layers"]))
+    for suffix, words, entry in groups:
+        where = f"{name}, budget {entry['budget']}{words}"
+        pilots = (task if suffix != "all-layers" else entry)["pilots"]
+        stars = ", ".join(f"{read(pilots[kind]['k_star']).value:.3g} from {kind}" for kind in pilots)
+        found += [
+            Prediction(
+                f"language_model.best-k.{name}.{suffix}", 4, f"best K / K* of the gradients, {where}",
+                read(entry["best_over_k_star"]["gradients"]), between(1 / factor, factor), Role.LIMIT,
+                note=f"the best K is {entry['best_k']['best']['estimate']:g}; K* is {stars}",
+            ),
+            Prediction(
+                f"language_model.gradients-closer.{name}.{suffix}", 4,
+                f"distance of best K from K*, gradients' less losses', {where}",
+                read(entry["gradients_off_less_losses_off"]), below(0), Role.LIMIT, unit="factors of 2",
+            ),
+            Prediction(
+                f"language_model.chosen-by-losses.{name}.{suffix}", 4,
+                f"divergence at the losses' K* less that at the gradients', {where}",
+                read(entry["losses_less_gradients"]), above(0), Role.LIMIT, unit="nats",
+            ),
+            Prediction(
+                f"language_model.overfits.{name}.{suffix}", 4,
+                f"divergence after the last step, K = 1 less the largest other, {where}",
+                read(entry["first_less_others_last"]), above(0), Role.CONTEXT, unit="nats",
+            ),
+        ]  # fmt: skip
+    found.append(
+        Prediction(
+            f"language_model.law.{name}",
+            4,
+            f"R^2 of the law's line through the budgets' designs, {name}",
+            read(task["law"]["gradients"]),
+            above(bounds["r_squared"]),
+            Role.LIMIT,
+            note=f"with the gradients' ratio; with the losses' {read(task['law']['losses']).value:.2f}",
+        )  # fmt: skip
+    )
+    return found
+
+
+def _of_k(name: str, task: Mapping[str, Any], bounds: Mapping[str, float]) -> list[Prediction]:
+    rows, fixed, margin = task["rows"], task["fixed"], bounds["equal_rows_margin"]
+    found = [
+        Prediction(
+            f"language_model.equal-rows.{name}.k{k}", 4,
+            f"divergence at equal rows, K = {k} less K = 1, as a share of the start's, {name}",
+            read(cell), equals(0.0, absolute=margin), Role.CONTEXT,
+        )
+        for k, cell in zip(rows["responses"][1:], rows["over_first"], strict=True)
+    ]  # fmt: skip
+    first, last = fixed["responses"][0], fixed["responses"][-1]
+    found += [
+        Prediction(
+            f"language_model.falls.{name}.{step}", 11,
+            f"divergence {words}, K = {first} less K = {last}, {fixed['prompts']} prompts, {name}",
+            read(fixed["drop"][step]), above(0), Role.PRIMARY, unit="nats",
+        )
+        for step, words in STEPS.items()
+    ]  # fmt: skip
+    return found
+
+
+def _of_strategies(name: str, task: Mapping[str, Any], bounds: Mapping[str, float]) -> list[Prediction]:
+    found = []
+    for entry in task["selectors"]:
+        k = entry["responses"]
+        found += [
+            Prediction(
+                f"language_model.not-beaten.{name}.k{k}", 6,
+                f"least divergence of another strategy less RKoN's, share of the start's, K = {k}, {name}",
+                read(entry["least"]), above(-bounds["not_beaten_margin"]), Role.LIMIT,
+            ),
+            *(
+                Prediction(
+                    f"language_model.{strategy}-over-rkon.{name}.k{k}", 7 if strategy == "bkon" else 6,
+                    f"divergence under {strategy} less that under rkon, K = {k}, {name}",
+                    read(cell), above(0), Role.LIMIT if strategy == "bkon" else Role.CONTEXT, unit="nats",
+                )
+                for strategy, cell in entry["over_rkon"].items()
+            ),
+        ]  # fmt: skip
+    return found
