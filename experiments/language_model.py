@@ -1,7 +1,7 @@
 """A real language model whose target is known exactly: does the law choose K there, from losses or from gradients?
 
-SmolLM2-135M-Instruct learns without a context what it says behind one (`experiments/shared/distillation.py`): the error is
-the KL divergence from the teacher, in nats per response, on held-out prompts, and its floor is 0. The upper layer is
+SmolLM2-135M-Instruct learns without a context what it says behind one (`experiments/shared/distillation.py`): the error
+is the KL divergence from the teacher, in nats per response, on held-out prompts, and its floor is 0. The top layer is
 trained, or all layers. Predictions were written down before the first run; their bounds are in `Config`. Intervals
 resample seeds and test prompts, both; the K* of a pilot is drawn from its own interval.
 """
@@ -32,6 +32,9 @@ from mrtsim.plan.allocate import Cost
 
 CLAIMS = (4, 6, 7, 11)
 RESAMPLES = 4_000
+_UNCLIPPED = 1e9
+TOP = Recipe(steps=60, learning_rate=1e-3, clip=_UNCLIPPED, validate_every=5)
+ALL = Recipe(steps=30, learning_rate=1e-4, clip=_UNCLIPPED, validate_every=3)
 STEPS = {"last": "after the last step", "best": "at the best validation step"}
 
 
@@ -40,8 +43,9 @@ class Config:
     """Sizes, and the bounds of the predictions.
 
     `rows` are the responses of every design with equal rows, and `fixed_prompts` the prompts where K alone changes and
-    where strategies are compared. `all_layers` are the K for which all layers are trained, at the first task and budget.
-    `later` are the steps at which the pilot of gradients is taken again. `block` seeds share a compiled program.
+    where strategies are compared. `all_layers` are the K for which all layers are trained, in the first task and at
+    the first budget. `later` are the steps at which the pilot of gradients is taken again. `block` seeds share a
+    compiled program.
     """
 
     tasks: tuple[str, ...] = ("haiku",)
@@ -63,7 +67,7 @@ class Config:
     test_prompts: int = 64
     judge_responses: int = 4
     batch: int = 32
-    recipe: Recipe = Recipe(steps=60, learning_rate=1e-3, clip=1e9, validate_every=5)
+    recipe: Recipe = TOP
     replicates: int = 8
     block: int = 1
     pilot_prompts: int = 48
@@ -73,7 +77,7 @@ class Config:
     all_replicates: int = 4
     all_block: int = 1
     all_pilot_prompts: int = 32
-    all_recipe: Recipe = Recipe(steps=30, learning_rate=1e-4, clip=1e9, validate_every=3)
+    all_recipe: Recipe = ALL
     # The predictions. The first and the fifth are the spec's; margins are shares of the divergence before training.
     best_k_factor: float = 2.0
     equal_rows_margin: float = 0.05
@@ -117,7 +121,7 @@ _QUICK = Config(
     test_prompts=8,
     judge_responses=2,
     batch=8,
-    recipe=Recipe(steps=8, learning_rate=1e-3, clip=1e9, validate_every=4),
+    recipe=replace(TOP, steps=8, validate_every=4),
     replicates=2,
     pilot_prompts=8,
     pilot_responses=4,
@@ -365,7 +369,8 @@ def _all_layers(
     pilots = _pilots(config, depth, min(config.all_pilot_prompts, config.pilot_prompts))
     designs = [(config.prompts_at(budget, k), k, "rkon") for k in config.all_layers]
     curves = _trained(
-        config, key, sweep, f"{name}/all", depth, designs, {}, config.all_recipe, config.all_replicates, config.all_block
+        config, key, sweep, f"{name}/all", depth, designs, {}, config.all_recipe, config.all_replicates,
+        config.all_block,
     )  # fmt: skip
     values = {step: np.stack([curves[d][step] for d in designs]) for step in STEPS}
     return {
@@ -393,12 +398,11 @@ def resampled_means(values: np.ndarray) -> np.ndarray:
 def k_star_draws(pilot: PilotEstimate, config: Config) -> np.ndarray:
     """(1 + RESAMPLES,): a pilot's K*, then log-normal draws with its interval; NaN where an end is 0 or infinite."""
     found = pilot.k_star(Cost(float(config.prompt_cost), 1.0))
-    if not (found.low > 0 and math.isfinite(found.high)):
-        return np.full(1 + RESAMPLES, np.nan)
-    spread = math.log(found.high / found.low) / (2 * normal_quantile(LEVEL))
+    known = found.low > 0 and math.isfinite(found.high)
+    spread = math.log(found.high / found.low) / (2 * normal_quantile(LEVEL)) if known else math.nan
     # Both pilots rest on the same responses, so they share their draws.
     drawn = found.value * np.exp(spread * np.random.default_rng(1).normal(size=RESAMPLES))
-    return np.concatenate([[found.value], drawn])
+    return np.concatenate([[found.value if math.isfinite(found.value) else math.nan], drawn])
 
 
 def cell(draws: np.ndarray) -> Estimate:
@@ -581,7 +585,7 @@ def _of_budgets(name: str, task: Mapping[str, Any], bounds: Mapping[str, float])
             above(bounds["r_squared"]),
             Role.LIMIT,
             note=f"with the gradients' ratio; with the losses' {read(task['law']['losses']).value:.2f}",
-        )  # fmt: skip
+        )
     )
     return found
 

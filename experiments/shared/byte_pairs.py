@@ -1,7 +1,8 @@
 """Text as tokens and back: byte-level byte-pair encoding, as GPT-2 has it, with every digit a word of its own.
 
-Text is cut into words; a word's bytes, each written as one printable letter, are merged pair by pair in the order of the
-merge table. It is the pre-tokeniser that llama.cpp calls "smollm". Marks such as `<|im_start|>` are one token each.
+Text is cut into words; a word's bytes, each written as one printable letter, are merged pair by pair in the order of
+the merge table. Words are cut as by the pre-tokeniser that llama.cpp calls "smollm". Marks such as `<|im_start|>` are
+one token each.
 """
 
 from __future__ import annotations

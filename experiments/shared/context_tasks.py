@@ -21,15 +21,18 @@ FRAMES = (
 THINGS = tuple(
     thing.strip()
     for thing in """
-    the sea, a river, a mountain, a forest, the moon, the sun, a star, the wind, rain, snow, a storm, a desert, a lake, an island,
-    a volcano, a waterfall, a cave, a valley, the sky, a cloud, fog, ice, fire, sand, a stone, a flower, a rose, a tree, an oak,
-    grass, a garden, a farm, a field, wheat, rice, bread, cheese, honey, an apple, a lemon, an orange, a grape, tea, coffee, milk,
-    chocolate, soup, salt, pepper, sugar, a cat, a dog, a horse, a cow, a sheep, a goat, a fox, a wolf, a bear, a lion, an owl, an eagle,
-    a crow, a swan, a frog, a snake, a spider, a bee, a butterfly, an ant, a fish, a whale, a dolphin, a crab, a city, a village, a
-    street, a bridge, a tower, a castle, a house, a door, a window, a kitchen, a library, a school, a museum, a market, a
-    harbour, a lighthouse, a train, a bicycle, a boat, a ship, an airplane, a clock, a mirror, a candle, a lamp, a book, a letter, a
-    pencil, a map, a coin, a key, a violin, a piano, a drum, a song, a dance, a painting, a poem, chess, football, a kite, a doll,
-    spring, summer, autumn, winter
+    the sea, a river, a mountain, a forest, the moon, the sun, a star, the wind, rain, snow, a
+    storm, a desert, a lake, an island, a volcano, a waterfall, a cave, a valley, the sky, a cloud,
+    fog, ice, fire, sand, a stone, a flower, a rose, a tree, an oak, grass, a garden, a farm, a
+    field, wheat, rice, bread, cheese, honey, an apple, a lemon, an orange, a grape, tea, coffee,
+    milk, chocolate, soup, salt, pepper, sugar, a cat, a dog, a horse, a cow, a sheep, a goat, a
+    fox, a wolf, a bear, a lion, an owl, an eagle, a crow, a swan, a frog, a snake, a spider, a bee,
+    a butterfly, an ant, a fish, a whale, a dolphin, a crab, a city, a village, a street, a bridge,
+    a tower, a castle, a house, a door, a window, a kitchen, a library, a school, a museum, a
+    market, a harbour, a lighthouse, a train, a bicycle, a boat, a ship, an airplane, a clock, a
+    mirror, a candle, a lamp, a book, a letter, a pencil, a map, a coin, a key, a violin, a piano, a
+    drum, a song, a dance, a painting, a poem, chess, football, a kite, a doll, spring, summer,
+    autumn, winter
     """.replace("\n", " ").split(",")
 )
 
@@ -81,11 +84,11 @@ _MIX = (
         ("Why do people like dawn?", "1. It is cool. 2. It is new. 3. Nobody else is awake."),
     ),
     (
-        ("What comes to mind when you think of smoke?", "Smoke leans on the wind,\na grey thread from the chimney\nsews the hill to sky."),
-        ("What comes to mind when you think of a road?", "Dust and long shadows,\nthe road forgets who has walked,\nits stones stay up late."),
-        ("What comes to mind when you think of a shell?", "Small house of the tide,\nempty room that keeps the sea,\npressed against my ear."),
+        ("What comes to mind when you think of smoke?", _HAIKU[3][1]),
+        ("What comes to mind when you think of a road?", _HAIKU[2][1]),
+        ("What comes to mind when you think of a shell?", _HAIKU[5][1]),
     ),
-)  # fmt: skip
+)
 
 TASKS = {"haiku": (_HAIKU,) * len(FRAMES), "mix": _MIX}
 

@@ -1,10 +1,10 @@
 """Context distillation: a model learns without a context what it says with one, and its error is known exactly.
 
 Teacher: the model behind its context. Learner: the model without it. The target is the teacher's distribution over the
-allowed tokens, renormalised, at temperature 1; the error is the KL divergence from teacher to learner in nats per response.
-It is Rao-Blackwellised: responses are drawn, and at each of their positions the KL of the next token is summed exactly.
-Trained are the upper layers and the last norm; what the fixed lower layers make of a prompt and its responses is computed
-once. Where all layers are trained, so are the embeddings.
+allowed tokens, renormalised, at temperature 1; the error is the KL divergence from teacher to learner in nats per
+response. It is Rao-Blackwellised: responses are drawn, and at each of their positions the KL of the next token is
+summed exactly. Trained are the upper layers and the last norm; what the fixed lower layers make of a prompt and its
+responses is computed once. Where all layers are trained, so are the embeddings.
 """
 
 from __future__ import annotations

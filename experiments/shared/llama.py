@@ -1,9 +1,10 @@
 """A Llama-style decoder over packs: one prompt, and many responses to it that see the prompt and themselves alone.
 
-A pack is a prompt of P tokens, filled up on the left, and R responses of T tokens behind it; its slots are those P + R T.
-So the prompt is computed once for all of its responses, and what stands for response token t is read at the slot before
-it, which is the prompt's last for t = 0. Weights are float32, in the layout of GGUF files: GGML's rotary embedding turns
-neighbouring pairs. Source of the architecture: Touvron et al. 2023 (arXiv:2302.13971); grouped queries: Ainslie et al. 2023.
+A pack is a prompt of P tokens, filled up on the left, and R responses of T tokens behind it, in P + R T slots. So the
+prompt is computed once for all of its responses; response token t is predicted from the slot before it, which is the
+prompt's last for t = 0. Weights are float32, in the layout of GGUF files: GGML's rotary embedding turns neighbouring
+pairs. Source of the architecture: Touvron et al. 2023 (arXiv:2302.13971); of grouped queries: Ainslie et al. 2023
+(arXiv:2305.13245).
 """
 
 from __future__ import annotations
