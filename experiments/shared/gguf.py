@@ -2,7 +2,7 @@
 
 GGUF version 3, little-endian: a header, metadata, the tensors' names and shapes, and their data. Of the data's types
 those are known that the experiment's model has: F32, Q4_1 (blocks of 32 four-bit numbers with a scale and an offset)
-and Q8_0 (blocks of 32 eight-bit numbers with a scale). Source of the layout: the GGUF specification of the ggml library.
+and Q8_0 (blocks of 32 eight-bit numbers with a scale). Source of the layout: the GGUF specification of ggml.
 """
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def plain(model):
-    return jax.jit(lambda tokens: llama.logits(model, tokens))
+    return partial(jax.jit(llama.logits), model)
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +33,8 @@ def pack():
 def test_a_pack_equals_plain_rows(model, plain, pack):
     prompt, responses = pack
     x = model.embedding[jnp.concatenate([prompt, responses.reshape(-1)])]
-    ours = (
-        llama.predicting(model.layers, model.norm, x, jnp.int32(FILLING), (P, R, T), SHAPE)
-        @ model.embedding.T
-    )
+    predicting = jax.jit(llama.predicting, static_argnums=(4, 5))
+    ours = predicting(model.layers, model.norm, x, jnp.int32(FILLING), (P, R, T), SHAPE) @ model.embedding.T
     for response, scores in zip(responses, ours, strict=True):
         alone = plain(jnp.concatenate([prompt[FILLING:], response]))[P - FILLING - 1 : -1]
         np.testing.assert_allclose(scores, alone, atol=2e-6 * np.abs(alone).max())
@@ -79,9 +79,10 @@ def test_the_sampler_draws_what_teacher_forcing_says(model, plain, pack):
     """The cached sampler draws from the logits of the plain sequence so far, token by token, for every response."""
     prompt, allowed = jnp.asarray(pack[0]), jnp.arange(3, 40, 2)
     key = jax.random.key(3)
-    drawn = llama.sample(key, model, prompt, jnp.int32(FILLING), allowed, R, T)
+    sample = jax.jit(llama.sample, static_argnums=(5, 6))
+    drawn = sample(key, model, prompt, jnp.int32(FILLING), allowed, R, T)
+    rows = [plain(jnp.concatenate([prompt[FILLING:], allowed[row]])) for row in drawn]
     for t, step_key in enumerate(jax.random.split(key, T)):
-        rows = [jnp.concatenate([prompt[FILLING:], allowed[row[:t]]]) for row in drawn]
-        scores = jnp.stack([plain(row)[-1, allowed] for row in rows])
+        scores = jnp.stack([row[P - FILLING - 1 + t, allowed] for row in rows])
         np.testing.assert_array_equal(drawn[:, t], jax.random.categorical(step_key, scores))
     assert len(np.unique(drawn, axis=0)) > 1
