@@ -34,6 +34,7 @@ CLAIMS = (4, 6, 7, 11)
 RESAMPLES = 4_000
 _UNCLIPPED = 1e9
 TOP = Recipe(steps=60, learning_rate=1e-3, clip=_UNCLIPPED, validate_every=5)
+LATER = replace(TOP, steps=30, validate_every=10)
 ALL = Recipe(steps=30, learning_rate=1e-4, clip=_UNCLIPPED, validate_every=3)
 STEPS = {"last": "after the last step", "best": "at the best validation step"}
 
@@ -44,7 +45,7 @@ class Config:
 
     `rows` are the responses of every design with equal rows, and `fixed_prompts` the prompts where K alone changes and
     where strategies are compared. `all_layers` are the K for which all layers are trained, in the first task and at
-    the first budget. `later` are the steps at which the pilot of gradients is taken again. `block` seeds share a
+    the first budget. `later` says at which steps the pilot of gradients is taken again. `block` seeds share a
     compiled program.
     """
 
@@ -72,7 +73,7 @@ class Config:
     block: int = 1
     pilot_prompts: int = 48
     pilot_responses: int = 8
-    later: tuple[int, ...] = (10, 30)
+    later: Recipe | None = LATER
     all_layers: tuple[int, ...] = ()
     all_replicates: int = 4
     all_block: int = 1
@@ -125,7 +126,7 @@ _QUICK = Config(
     replicates=2,
     pilot_prompts=8,
     pilot_responses=4,
-    later=(),
+    later=None,
 )
 
 PRESETS = {
@@ -185,7 +186,7 @@ def _task(
     data_key, seed_key, later_key = jax.random.split(key, 3)
     task, model = _drawn(config, data_key, name, language), language.model
     orders = {s: lab.order_of(s, task.answers["pool"], config.vocabulary) for s in config.selectors}
-    top = _Depth(model, task, 1)
+    top = _Depth(model, task, 1, config.validation_prompts)
     designs = config.designs()
     curves = _trained(
         config,
@@ -222,25 +223,24 @@ def _size(task: Task, which: int) -> int:
 
 
 def _drawn(config: Config, key: PRNGKeyArray, name: str, language: smollm.Language) -> Task:
-    """The task's prompts in three disjoint parts, and the teacher's responses to them."""
+    """The task's prompts in disjoint parts, and the teacher's responses to them; `judge` is validation, then test."""
     model, tokens = language
-    split_key, word_key, *keys = jax.random.split(key, 5)
-    parts = {
-        "pool": config.pool_prompts,
-        "validation": config.validation_prompts,
-        "test": config.test_prompts,
+    split_key, word_key, *keys = jax.random.split(key, 4)
+    encoded = {
+        task: [[tokens.encode(prompt[side]) for prompt in prompts(task)] for side in (0, 1)]
+        for task in config.tasks
     }
-    everything = prompts(name)
-    sides = [[tokens.encode(prompt[side]) for prompt in everything] for side in (0, 1)]
-    order = np.asarray(jax.random.permutation(split_key, len(everything)))
-    if sum(parts.values()) > len(everything):
-        raise InputError(f"{sum(parts.values())} prompts are more than the {len(everything)} that there are")
-    whole = [lab.filled(side) for side in sides]
-    texts, begin = {}, 0
-    for part, n in parts.items():
-        rows = order[begin : begin + n]
-        texts[part] = tuple(lab.Text(side.tokens[rows], side.starts[rows]) for side in whole)
-        begin += n
+    order = np.asarray(jax.random.permutation(split_key, len(encoded[name][0])))
+    ends = np.cumsum([config.pool_prompts, config.validation_prompts + config.test_prompts])
+    if ends[-1] > len(order):
+        raise InputError(f"{ends[-1]} prompts are more than the {len(order)} that there are")
+    # All tasks have as many slots, so that they share their compiled programs.
+    sizes = [max(len(p) for sides in encoded.values() for p in sides[side]) for side in (0, 1)]
+    whole = [lab.filled(side, size) for side, size in zip(encoded[name], sizes, strict=True)]
+    texts = {
+        part: (lab.Text(*(a[rows] for a in whole[0])), lab.Text(*(a[rows] for a in whole[1])))
+        for part, rows in zip(("pool", "judge"), np.split(order, ends)[:2], strict=True)
+    }
     first = jax.tree.map(lambda a: a[: config.vocabulary_prompts], texts["pool"][1])
     allowed = lab.most_likely(
         word_key, model, first, config.vocabulary, config.judge_responses, config.length
@@ -260,7 +260,7 @@ def _drawn(config: Config, key: PRNGKeyArray, name: str, language: smollm.Langua
 class _Depth:
     """The learner before training, its pool and its judges, where the upper `trained` layers are trained."""
 
-    def __init__(self, model: Any, task: Task, trained: int):
+    def __init__(self, model: Any, task: Task, trained: int, validation: int):
         self.learner, self.fixed = lab.Learner.of(model, trained), task.fixed
         allowed = task.fixed.allowed
         data = {
@@ -268,9 +268,10 @@ class _Depth:
             for part, (learner, _) in task.texts.items()
         }
         self.pool = data["pool"]
+        judge = lab.judge_of(model, task.texts["judge"][1], data["judge"], allowed)
         self.judges = {
-            part: lab.judge_of(model, task.texts[part][1], data[part], allowed)
-            for part in ("validation", "test")
+            "validation": jax.tree.map(lambda a: a[:validation], judge),
+            "test": jax.tree.map(lambda a: a[validation:], judge),
         }
 
 
@@ -346,18 +347,18 @@ def _pilot(pilot: PilotEstimate, config: Config) -> dict[str, Any]:
 
 def _later(config: Config, key: PRNGKeyArray, depth: _Depth) -> list[dict[str, Any]]:
     """Pilots of gradients along one run, at the middle K of the first budget."""
+    if config.later is None:
+        return []
     k = config.responses[len(config.responses) // 2]
     anything = jnp.zeros(depth.pool.answers.tokens.shape[:2], jnp.int32)
     design = lab.Design(config.prompts_at(config.budgets[0], k), k, anything, True)
-    found = []
-    for steps in config.later:
-        recipe = replace(config.recipe, steps=steps, validate_every=steps)
-        schedule = lab.Schedule(recipe, config.batch)
-        learner = eqx.filter_jit(lab.train)(
-            key, depth.learner, depth.fixed, depth.pool, design, schedule
-        ).last
+    schedule = lab.Schedule(config.later, config.batch)
+    train = eqx.filter_jit(lambda *known: lab.train(*known, schedule, lambda learner: learner).records)
+    along, found = train(key, depth.learner, depth.fixed, depth.pool, design), []
+    for check in range(config.later.steps // config.later.validate_every):
+        learner = jax.tree.map(lambda a, check=check: a[check], along)
         pilot = _pilots(config, depth, config.pilot_prompts, learner)["gradients"]
-        found.append({"step": steps, **_pilot(pilot, config)})
+        found.append({"step": (check + 1) * config.later.validate_every, **_pilot(pilot, config)})
     return found
 
 
@@ -365,7 +366,7 @@ def _all_layers(
     config: Config, key: PRNGKeyArray, sweep: Any, name: str, model: Any, task: Task
 ) -> dict[str, Any]:
     """All layers trained at the first budget: its pilots, and the best K."""
-    depth, budget = _Depth(model, task, model.shape.depth), config.budgets[0]
+    depth, budget = _Depth(model, task, model.shape.depth, config.validation_prompts), config.budgets[0]
     pilots = _pilots(config, depth, min(config.all_pilot_prompts, config.pilot_prompts))
     designs = [(config.prompts_at(budget, k), k, "rkon") for k in config.all_layers]
     curves = _trained(

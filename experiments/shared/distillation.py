@@ -25,6 +25,8 @@ from mrtsim.errors import InputError
 from mrtsim.pilot.sums import PromptSums
 from mrtsim.selection.registry import Pool, strategy
 
+AT_ONCE = 8  # prompts that share a product
+
 
 class Text(NamedTuple):
     """Prompts as tokens, filled up on the left: `tokens` (prompts, P), and how many slots of each are filling."""
@@ -84,9 +86,9 @@ class Fixed(eqx.Module):
         return cls(model.embedding[allowed], allowed, model.shape)
 
 
-def filled(prompts: list[list[int]]) -> Text:
-    """Prompts of unequal length as one array, filled up on the left."""
-    size = max(map(len, prompts))
+def filled(prompts: list[list[int]], size: int = 0) -> Text:
+    """Prompts of unequal length as one array, filled up on the left, of `size` slots or more."""
+    size = max(size, *map(len, prompts))
     tokens = np.zeros((len(prompts), size), np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[size - len(prompt) :] = prompt
@@ -101,7 +103,7 @@ def teacher_log_p(
     x = model.embedding[jnp.concatenate([text.tokens[which], allowed[tokens].reshape(-1)])]
     states = predicting(model.layers, model.norm, x, text.starts[which], (size, n, length), model.shape)
     scores = states @ model.embedding.T
-    chosen = jax.nn.log_softmax(scores, axis=-1)[..., allowed]
+    chosen = scores[..., allowed] - jax.nn.logsumexp(scores, axis=-1, keepdims=True)
     mass = jax.nn.logsumexp(chosen, axis=-1)
     return chosen - mass[..., None], mass
 
@@ -131,7 +133,8 @@ def draw_answers(
         left = jnp.sum(counted * -jnp.expm1(mass)) / jnp.sum(counted)
         return Answers(tokens, counted, chosen), left
 
-    answers, left = jax.lax.map(one, jnp.arange(len(text.tokens), dtype=jnp.uint32))
+    rows = jnp.arange(len(text.tokens), dtype=jnp.uint32)
+    answers, left = jax.lax.map(one, rows, batch_size=AT_ONCE)
     return answers, jnp.mean(left)
 
 
@@ -147,7 +150,8 @@ def most_likely(
         tokens = sample(jax.random.fold_in(key, row), model, prompt, start, whole, responses, length)
         return jnp.exp(teacher_log_p(model, text, row, tokens, whole)[0]).mean((0, 1))
 
-    mean = jax.lax.map(one, jnp.arange(len(text.tokens), dtype=jnp.uint32)).mean(0)
+    rows = jnp.arange(len(text.tokens), dtype=jnp.uint32)
+    mean = jax.lax.map(one, rows, batch_size=AT_ONCE).mean(0)
     return jnp.sort(jax.lax.top_k(mean, count)[1])
 
 
@@ -165,7 +169,7 @@ def learner_data(model: Llama, text: Text, answers: Answers, allowed: Array, tra
         x = through(lower, x, text.starts[row], slots(size, n, length), model.shape)
         return x[:size], x[size:].reshape(n, length, -1)
 
-    prompts, responses = jax.lax.map(one, jnp.arange(len(tokens)))
+    prompts, responses = jax.lax.map(one, jnp.arange(len(tokens)), batch_size=AT_ONCE)
     return Data(prompts, text.starts, responses, answers)
 
 
@@ -204,13 +208,15 @@ def judge_of(model: Llama, teacher: Text, data: Data, allowed: Array) -> Judge:
     """The judge of drawn answers; `teacher` are the same prompts with their context."""
     rows = jnp.arange(len(teacher.tokens))
     log_p = jax.lax.map(
-        lambda row: teacher_log_p(model, teacher, row, data.answers.tokens[row], allowed)[0], rows
+        lambda row: teacher_log_p(model, teacher, row, data.answers.tokens[row], allowed)[0],
+        rows,
+        batch_size=AT_ONCE,
     )
     return Judge(data, log_p)
 
 
-def divergence(learner: Learner, fixed: Fixed, judge: Judge, at_once: int = 8) -> Float[Array, " prompts"]:
-    """KL(teacher || learner) per prompt, in nats per response; `at_once` prompts share a product."""
+def divergence(learner: Learner, fixed: Fixed, judge: Judge) -> Float[Array, " prompts"]:
+    """KL(teacher || learner) per prompt, in nats per response."""
 
     def one(row: tuple[Data, Array]) -> Array:
         data, log_p = row
@@ -218,7 +224,7 @@ def divergence(learner: Learner, fixed: Fixed, judge: Judge, at_once: int = 8) -
         kl = jnp.sum(jnp.exp(log_p) * (log_p - scores), axis=-1)
         return jnp.mean(jnp.sum(kl * data.answers.counted, axis=-1))
 
-    return jax.lax.map(one, (judge.data, judge.log_p), batch_size=at_once)
+    return jax.lax.map(one, (judge.data, judge.log_p), batch_size=AT_ONCE)
 
 
 def nll_difference(learner: Learner, fixed: Fixed, data: Data) -> Float[Array, " prompts"]:
@@ -230,7 +236,7 @@ def nll_difference(learner: Learner, fixed: Fixed, data: Data) -> Float[Array, "
         chosen = jnp.take_along_axis(scores, answers.tokens[..., None], axis=-1)[..., 0]
         return jnp.mean(jnp.sum((answers.log_p - chosen) * answers.counted, axis=-1))
 
-    return jax.lax.map(one, data)
+    return jax.lax.map(one, data, batch_size=AT_ONCE)
 
 
 class Design(NamedTuple):

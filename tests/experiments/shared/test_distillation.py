@@ -1,8 +1,10 @@
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.flatten_util import ravel_pytree
 
 import mrtsim as mrt
 from experiments.shared import distillation as lab
@@ -79,17 +81,33 @@ def test_what_follows_an_end_mark_does_not_count(world):
 
 
 @pytest.mark.parametrize("trained", [1, 3])
-def test_pilots_are_those_of_explicit_gradients(world, trained):
+def test_pilots_are_those_of_explicit_gradients(world, trained, tmp_path):
+    """Norms alone, rows by the recipe of docs/gradients.md, and its file of sketches, which is random."""
     learner, fixed, judge = judged(world, world[1], trained)
     found = lab.pilots(learner, fixed, judge.data, PROMPTS, 3)
-    gradient = jax.jit(jax.grad(lambda m, p, r: lab.nll(m, fixed, judge.data, p, r)))
-    rows = [ravel_pytree(gradient(learner, p, r))[0] for p in range(PROMPTS) for r in range(3)]
-    explicit = mrt.estimate_components(np.stack(rows).astype(float), np.repeat(np.arange(PROMPTS), 3))
+    recipe, page = {}, (Path(__file__).parents[3] / "docs" / "gradients.md").read_text(encoding="utf-8")
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S):
+        if "import jax" in code or "def write_pilot" in code:
+            exec(code, recipe)
+    prompts, responses = (a.ravel() for a in np.indices((PROMPTS, 3)))
+    rows = jax.jit(
+        lambda learner: recipe["per_response_gradients"](
+            lambda m, p, r: lab.nll(m, fixed, judge.data, p, r), learner, prompts, responses
+        )
+    )(learner)
+    explicit = mrt.estimate_components(np.asarray(rows, float), prompts)
     ours = mrt.estimate_components(found.gradients)
     assert ours.response.value == pytest.approx(explicit.response.value, rel=1e-4)
     assert ours.prompt.value == pytest.approx(explicit.prompt.value, rel=1e-3)
     losses = [[float(lab.nll(learner, fixed, judge.data, p, r)) for r in range(3)] for p in range(PROMPTS)]
     np.testing.assert_allclose(found.losses.means, np.mean(losses, 1), rtol=1e-5)
+    if trained == 1:
+        recipe["write_pilot"](
+            tmp_path / "pilot.parquet", learner, fixed, judge.data, PROMPTS, 3, jax.random.key(4)
+        )
+        read = mrt.read_pilot(tmp_path / "pilot.parquet", vector_column="gradient")
+        sketched = mrt.estimate_components(read.losses, read.prompts, sketched=True)
+        assert sketched.response.value == pytest.approx(explicit.response.value, rel=4 * (2 / 1000) ** 0.5)
 
 
 def test_rows_are_those_of_the_design(world):
