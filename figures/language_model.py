@@ -34,10 +34,11 @@ def _ends(cells: list[dict[str, float]]) -> tuple[list[float], ...]:
 def _costs(ax: Axes, name: str, task: dict[str, Any]) -> None:
     """Divergence of every K at each budget, at the best step and after the last one, and both K*."""
     for kind, (colour, line) in _PILOTS.items():
-        star = task["pilots"][kind]["k_star"]
+        star = task["pilots"][kind]["k_star"]  # null where it is infinite
         if star["low"] and star["high"]:
             ax.axvspan(star["low"], star["high"], color=colour, alpha=0.15, linewidth=0)
-        ax.axvline(star["estimate"], color=colour, linestyle=line, linewidth=1, label=f"$K^*$ of {kind}")
+        if star["estimate"]:
+            ax.axvline(star["estimate"], color=colour, linestyle=line, linewidth=1, label=f"$K^*$ of {kind}")
     looks = style.ordered(len(task["costs"]) + 1)
     for look, entry in zip(looks, task["costs"], strict=False):
         ks = np.array(entry["responses"], float)
