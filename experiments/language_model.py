@@ -353,8 +353,12 @@ def _later(config: Config, key: PRNGKeyArray, depth: _Depth) -> list[dict[str, A
     anything = jnp.zeros(depth.pool.answers.tokens.shape[:2], jnp.int32)
     design = lab.Design(config.prompts_at(config.budgets[0], k), k, anything, True)
     schedule = lab.Schedule(config.later, config.batch)
-    train = eqx.filter_jit(lambda *known: lab.train(*known, schedule, lambda learner: learner).records)
-    along, found = train(key, depth.learner, depth.fixed, depth.pool, design), []
+    # The learner itself is what is kept at every check.
+    train = eqx.filter_jit(lab.train)
+    along = train(
+        key, depth.learner, depth.fixed, depth.pool, design, schedule, lambda learner: learner
+    ).records
+    found = []
     for check in range(config.later.steps // config.later.validate_every):
         learner = jax.tree.map(lambda a, check=check: a[check], along)
         pilot = _pilots(config, depth, config.pilot_prompts, learner)["gradients"]

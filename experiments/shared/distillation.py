@@ -177,7 +177,7 @@ def log_q(
     learner: Learner, fixed: Fixed, prompt: Array, start: Array, responses: Array
 ) -> Float[Array, "responses length allowed"]:
     """The learner's log-probabilities of the allowed tokens, renormalised, for the responses to one prompt."""
-    sizes = (len(prompt), *responses.shape[:2])
+    sizes = (len(prompt), responses.shape[0], responses.shape[1])
     x = jnp.concatenate([prompt, responses.reshape(-1, *responses.shape[2:])])
     head = fixed.head
     if learner.embedding is not None:

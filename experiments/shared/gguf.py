@@ -43,7 +43,7 @@ def read_gguf(path: str | Path) -> Gguf:
 
 
 def _parsed(data: np.ndarray, path: str | Path) -> Gguf:
-    view, at = memoryview(data), 0
+    view, at = data.data, 0
 
     def scalar(code: str) -> Any:
         nonlocal at

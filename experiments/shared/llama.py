@@ -110,21 +110,22 @@ class Llama(eqx.Module):
 
 
 class Slots(NamedTuple):
-    """Where a pack's tokens stand: `response` is -1 for the prompt's, `positions` count from the first real token."""
+    """Where a pack's tokens stand: `response` is -1 for the prompt's.
+
+    `order` counts from the first slot, filled or not, as if a slot's response were alone with the prompt.
+    """
 
     response: Int[np.ndarray, " slots"]
-    index: Int[
-        np.ndarray, " slots"
-    ]  # counts from the first slot, filled or not, as if the slot's response were alone
+    order: Int[np.ndarray, " slots"]
 
     def positions(self, start: Int[Array, ""]) -> Int[Array, " slots"]:
         """Positions where the prompt's first `start` slots are filling."""
-        return jnp.maximum(self.index - start, 0)
+        return jnp.maximum(self.order - start, 0)
 
     def visible(self, start: Int[Array, ""], queries: np.ndarray) -> Bool[Array, "queries slots"]:
         """Which slots these slots see: the prompt, and earlier tokens of the same response."""
         ours = (self.response == -1) | (self.response == self.response[queries, None])
-        return jnp.asarray(ours & (self.index <= self.index[queries, None])) & (self.index >= start)
+        return jnp.asarray(ours & (self.order <= self.order[queries, None])) & (self.order >= start)
 
 
 def slots(prompt: int, responses: int, length: int) -> Slots:
@@ -183,7 +184,7 @@ def through(
     layers: Layer, x: Float[Array, "slots width"], start: Int[Array, ""], places: Slots, shape: Shape
 ) -> Float[Array, "slots width"]:
     """A pack's states behind these layers, at every slot."""
-    everywhere = np.arange(len(places.index))
+    everywhere = np.arange(len(places.order))
     positions, seen = places.positions(start), places.visible(start, everywhere)
 
     def step(x: Array, layer: Layer) -> tuple[Array, None]:
@@ -246,7 +247,7 @@ def sample(
     # Token t of response r stands in slot P + t R + r, so that a step writes neighbours.
     places = slots(size, n, length)
     order = np.concatenate([np.arange(size), size + np.arange(n * length).reshape(n, length).T.reshape(-1)])
-    places = Slots(places.response[order], places.index[order])
+    places = Slots(places.response[order], places.order[order])
     positions = places.positions(start)
     seen_by_prompt = places.visible(start, np.arange(size))[:, :size]
 
