@@ -82,6 +82,8 @@ def small_result():
     @functools.cache
     def of(name, whole=False):
         module = importlib.import_module(f"experiments.{name}")
+        if hasattr(module, "unavailable") and (missing := module.unavailable()):
+            pytest.skip(missing)
         config = dataclasses.replace(module.PRESETS["quick"], **({} if whole else SMALL.get(name, {})))
         result = to_json(module.run(config, jax.random.key(0), InMemory()))
         return json.loads(json.dumps(result, allow_nan=False))
