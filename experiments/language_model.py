@@ -132,7 +132,7 @@ _QUICK = Config(
 PRESETS = {
     "quick": _QUICK,
     "paper": Config(),
-    # Made on a GPU, where many seeds share a program; on 2 cores it takes hours.
+    # For a GPU, where many seeds share a program.
     "precise": Config(
         tasks=("haiku", "mix"),
         test_prompts=96,
