@@ -198,8 +198,8 @@ def _ratios(config: Config, k_star: float, key: PRNGKeyArray, sweep: Any) -> dic
         nll = nll.reshape(len(nll), len(ratios), len(ks))
         out[recipe] = {
             "nll": nll.mean(0),
-            "best": intervals.cells(intervals.bootstrap(nll, best, vectorized=True)),
-            "slope": intervals.bootstrap(nll, slope, vectorized=True),
+            "best": intervals.cells(intervals.held(intervals.bootstrap(nll, best, vectorized=True))),
+            "slope": intervals.held(intervals.bootstrap(nll, slope, vectorized=True)),
         }
     return out
 

@@ -149,7 +149,7 @@ def _alphas(config: Config, key: PRNGKeyArray, sweep: Any, rkon: dict[str, Any])
             "nll": [intervals.mean(column) for column in nll.T],
             "rkon": intervals.mean(rkon[recipe]["nll"]),
             "excess": [intervals.mean(column - rkon[recipe]["nll"]) for column in nll.T],
-            "best": intervals.bootstrap(nll, best, vectorized=True),
+            "best": intervals.held(intervals.bootstrap(nll, best, vectorized=True)),
         }
     return out
 

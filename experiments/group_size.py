@@ -487,16 +487,7 @@ def _summarise(config: Config, reward: Floats, chosen: list[int]) -> dict[str, A
         "reward": tuned(reward)[..., 1:],
         "best_rate": np.array(config.rates)[mean.argmax(axis=2)[..., 1:]],
         "start": float(mean[..., 0].mean()),
-        **{name: _held(found) for name, found in drawn.items()},
-    }
-
-
-def _held(found: dict[str, Any]) -> dict[str, Any]:
-    """An interval that holds its estimate: the percentiles of a statistic with a maximum in it may not."""
-    return {
-        "estimate": found["estimate"],
-        "low": np.minimum(found["low"], found["estimate"]),
-        "high": np.maximum(found["high"], found["estimate"]),
+        **{name: intervals.held(found) for name, found in drawn.items()},
     }
 
 
@@ -534,7 +525,7 @@ def _follow(
         "compute": [config.compute * check // _STRETCHES for check in range(_STRETCHES + 1)],
         "reward": parts.rate.mean(axis=(0, 2)),
         "best_g": intervals.bootstrap(both, best, vectorized=True),
-        "grown": _held(grown),
+        "grown": intervals.held(grown),
     }
 
 

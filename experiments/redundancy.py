@@ -416,7 +416,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                 Prediction(
                     f"redundancy.trained-near.{recipe}-s{round(100 * near['similarity'])}",
                     5,
-                    f"share of excess test NLL that K = {learner['responses']} removes, groups of "
+                    f"share of excess NLL that K = {learner['responses']} removes, groups of "
                     f"{near['group_size']}: similarity {near['similarity']:g} − duplicates, {label}",
                     Estimate.from_standard_error(near[recipe]["estimate"] - most[recipe]["estimate"], error),
                     above(0.0),

@@ -62,6 +62,14 @@ def bootstrap(
         return {"estimate": statistic(np.asarray(values, float)), "low": low, "high": high}
 
 
+def held(found: dict[str, Any]) -> dict[str, Any]:
+    """A `bootstrap` whose interval holds its estimate: that of a maximum, or of a place on a grid, may not."""
+    return found | {
+        "low": np.minimum(found["low"], found["estimate"]),
+        "high": np.maximum(found["high"], found["estimate"]),
+    }
+
+
 def resampled(
     values: np.ndarray,
     statistic: Callable[[np.ndarray], Any],

@@ -68,3 +68,11 @@ def test_one_replicate_has_no_interval():
     assert (alone.value, alone.low, alone.high) == (2.0, -np.inf, np.inf)
     with pytest.raises(InputError, match="at least 2 replicates"):
         intervals.bootstrap(np.array([[2.0]]), np.mean)
+
+
+def test_a_held_interval_holds_its_estimate():
+    found = intervals.held(
+        {"estimate": np.array([1.0, 5.0, 3.0]), "low": np.array([2.0, 2.0, 2.0]), "high": 4.0}
+    )
+    assert found["low"].tolist() == [1.0, 2.0, 2.0]
+    assert found["high"].tolist() == [4.0, 5.0, 4.0]
