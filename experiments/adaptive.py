@@ -467,7 +467,7 @@ def predictions(result: dict[str, Any]) -> list[Prediction]:
                         f"{LEARNERS[learner]}, K by {name} / equal K, mean {row['mean']:g}, {weighting} alike, {label}",
                         read(row[recipe]["over_uniform"][name][weighting]),
                         below(1.0),
-                        Role.LIMIT if recipe == "best" else Role.CONTEXT,  # with overfitting taken out
+                        Role.LIMIT,
                     )
                 )
     return found
