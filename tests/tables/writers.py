@@ -87,7 +87,19 @@ def rows_of(path):
     if ending in (".csv", ".tsv"):
         delimiter = "," if ending == ".csv" else "\t"
         return [
-            {n: json.loads(v) if v[:1] == "[" else v for n, v in row.items()}
+            {name: cell(text) for name, text in row.items()}
             for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
         ]
-    return json.loads(text) if ending == ".json" else [json.loads(line) for line in text.splitlines()]
+    return (
+        json.loads(text)
+        if ending == ".json"
+        else [json.loads(line) for line in text.split("\n") if line.strip()]
+    )
+
+
+def cell(text):
+    """The list in a cell; the text where it holds none, or a broken one that nobody reads."""
+    try:
+        return json.loads(text) if text[:1] == "[" else text
+    except ValueError:
+        return text
