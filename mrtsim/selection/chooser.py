@@ -36,6 +36,8 @@ class Chooser:
         seed: of random strategies; the key of a prompt comes from it and the prompt's id.
         short_pools: what becomes of a prompt of fewer than k candidates.
         options: of the strategy.
+        totals: what the report is made of.
+        most: by pool size, prompts in the largest piece so far.
     """
 
     strategy: str
@@ -44,6 +46,7 @@ class Chooser:
     short_pools: ShortPools
     options: Mapping[str, Any]
     totals: Totals = field(default_factory=Totals)
+    most: dict[int, int] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         needs = set(strategy(self.strategy).resolve(self.options)[1])
@@ -83,10 +86,12 @@ class Chooser:
         key = jax.random.key(self.seed)
         numbers = np.array([zlib.crc32(name.encode("utf-8", "surrogatepass")) for name in names], np.uint32)
         saturated = 0
-        for width in np.unique(widths[~short]):
+        for width in np.unique(widths[~short]).tolist():
             rows = np.flatnonzero((widths == width) & ~short)
             inside = np.arange(width) < sizes[rows, None]
             at = np.where(inside, starts[rows, None] + np.arange(width), starts[rows, None])
+            # Blocks are made for the largest piece so far: what was compiled for it serves the smaller ones.
+            self.most[width] = max(self.most.get(width, 1), rows.size)
             picks = select_picks(
                 self.strategy,
                 self.k,
@@ -95,6 +100,7 @@ class Chooser:
                 mask=inside,
                 key=key,
                 numbers=numbers[rows],
+                at_once=self.most[width],
                 **self.options,
             )
             keep[np.take_along_axis(at, picks.indices, axis=1)] = True

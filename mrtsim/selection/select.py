@@ -92,6 +92,7 @@ def select_picks(
     key: PRNGKeyArray | None = None,
     shape: tuple[int, int] | None = None,
     numbers: Any = None,
+    at_once: int = 1,
     **options: Any,
 ) -> Picks:
     """What `select` keeps, and which picks added nothing to the strategy's objective: arrays (prompts, k).
@@ -106,6 +107,7 @@ def select_picks(
         key: seeds a random strategy.
         shape: (prompts, candidates), where none of the arrays tells.
         numbers: (prompts,), the prompts' numbers in the whole.
+        at_once: prompts that blocks are made for, memory allowing; one size for all calls is compiled once.
         options: of the strategy.
     """
     method = registry.strategy(strategy)
@@ -117,7 +119,9 @@ def select_picks(
     picks = Picks(np.empty((shape[0], k), np.int32), np.zeros((shape[0], k), bool))
     if shape[0]:
         each = np.arange(shape[0]) if numbers is None else np.asarray(numbers)
-        _keep_blocks(method, key if "key" in needs else None, each.astype(np.uint32), pool, k, options, picks)
+        blocks = max(at_once, shape[0])
+        key = key if "key" in needs else None
+        _keep_blocks(method, key, each.astype(np.uint32), pool, k, options, picks, blocks)
     return picks
 
 
@@ -247,6 +251,7 @@ def _keep_blocks(
     k: int,
     options: dict[str, Any],
     picks: Picks,
+    at_once: int,
 ) -> None:
     """Fill `picks` block by block: one compiled unit, called from one thread per core, on the devices in turn."""
     prompts = len(picks.indices)
@@ -259,7 +264,7 @@ def _keep_blocks(
     devices = jax.local_devices()
     memory = device_memory(devices[0])
     elements = BLOCK_ELEMENTS if memory is None else memory // 4 // ELEMENT_BYTES
-    size = 2 ** int(math.log2(max(1, min(elements // largest, 2 * prompts - 1))))
+    size = 2 ** int(math.log2(max(1, min(elements // largest, 2 * at_once - 1))))
     threads = usable_cores() if memory is None else 2 * len(devices)
 
     def keep(start: int) -> None:

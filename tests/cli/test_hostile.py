@@ -321,7 +321,7 @@ def check_pilot(path, result, told):
     """The counts and V_{y|x} of the analysis of variance against a plain reading of the file."""
     pools = {}
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        for record in rows_of(file):
+        for record in rows_of(file, ("prompt_id", "loss", "scores")):
             losses = plain(plain(record["scores"])["loss"] if "scores" in record else record["loss"])
             pools.setdefault(str(record["prompt_id"]), []).extend(
                 losses if isinstance(losses, list) else [losses]

@@ -1,5 +1,6 @@
 import csv
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import mrtsim as mrt
 from mrtsim.cli import main
 from mrtsim.errors import InputError
 from mrtsim.selection import chooser
+from mrtsim.selection.chooser import Chooser
+from mrtsim.selection.select import _keep_block
 from mrtsim.selection.select_file import Columns, select_file
 from mrtsim.tables import chunks
 from mrtsim.tables.cut import cut_record
@@ -701,3 +704,25 @@ def test_memory_does_not_grow_with_scattered_rows(tmp_path):
         done = subprocess.run([sys.executable, "-c", measured], check=True, capture_output=True, text=True)
         memory.append(int(done.stdout) / 1024)
     assert memory[1] - memory[0] < 100, memory  # 145 MB more of text, 8 MB more of embeddings
+
+
+def test_pieces_of_any_size_are_compiled_once():
+    """A file's pieces hold as many prompts as fit: the smaller ones use what the largest was compiled for."""
+    rng = np.random.default_rng(0)
+    rewards, embeddings = rng.normal(size=60), rng.normal(size=(60, 3)).astype(np.float32)
+    names, sizes = [f"p{i}" for i in range(15)], np.full(15, 4)
+
+    def kept(*pieces):
+        chooser = Chooser("dbkon", 2, 0, "error", {})
+        edges = np.cumsum([0, *pieces])
+        return np.concatenate(
+            [
+                chooser.keep(names[a:b], sizes[a:b], rewards[4 * a : 4 * b], embeddings[4 * a : 4 * b], None)
+                for a, b in itertools.pairwise(edges)
+            ]
+        )
+
+    whole = kept(15)
+    compiled = _keep_block._cache_size()
+    np.testing.assert_array_equal(kept(9, 1, 2, 3), whole)
+    assert _keep_block._cache_size() == compiled

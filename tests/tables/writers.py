@@ -73,13 +73,15 @@ def unpacked(path):
     return data
 
 
-def rows_of(path):
+def rows_of(path, columns=None):
     """A file's records as dictionaries; cells of CSV that hold JSON lists as lists."""
     path = Path(path)
     data = unpacked(path)
     ending = Path(path.stem).suffix.lower() if path.suffix in (".gz", ".zst") else path.suffix.lower()
     if ending == ".parquet":
-        return pq.read_table(path).to_pylist()
+        with pq.ParquetFile(path) as file:
+            there = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+            return file.read(there).to_pylist()
     if ending in TYPED:
         open_ = pa.ipc.open_stream if ending == ".arrows" else pa.ipc.open_file
         return open_(data).read_all().to_pylist()
