@@ -416,7 +416,9 @@ def test_a_full_disk_is_a_message_and_leaves_nothing(tmp_path, suffix, scattered
         "--short-pools",
         "drop",
     ]
-    done = process(line, before="import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))")
+    # Without the tests' cache of compiled programs, which could not be written either.
+    full = "import os, resource; os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)"
+    done = process(line, before=f"{full}; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))")
     assert done.returncode == 2, done.stderr
     assert "cannot write" in done.stderr
     assert len(done.stderr.splitlines()) == 1
