@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(
-    path.relative_to(ROOT) for path in (ROOT / "mrtsim").rglob("*.py") if path.parent.name != "tables"
-)
+MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "mrtsim").rglob("*.py"))
 
 
 def functions(path):

@@ -248,7 +248,13 @@ def _times(array: Any) -> list[Any]:
 
 
 def resized(array: Any, sizes: NDArray[np.int64], elements: Any) -> Any:
-    """Lists of the same type (of fixed size: of a free one) with these lengths, -1 for null, and elements."""
+    """Lists of the same type (of fixed size: of a free one) with these lengths, -1 for null, and elements.
+
+    Args:
+        array: Arrow array of lists, whose type is kept.
+        sizes: length of each list, -1 for null, (lists,).
+        elements: Arrow array of all elements, one list after another.
+    """
     kind = array.type
     offsets = np.concatenate([[0], np.cumsum(np.maximum(sizes, 0))])
     mask = as_arrow(sizes < 0) if (sizes < 0).any() else None

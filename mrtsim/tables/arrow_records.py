@@ -73,7 +73,13 @@ def filtered(table: Any, keep: NDArray[np.bool_]) -> Any:
 
 
 def cut_array(array: Any, fields: Sequence[str], keep: Sequence[NDArray[np.bool_]]) -> Any:
-    """An array with the lists at a path inside it cut to the kept elements; its type stays, fixed sizes aside."""
+    """An array with the lists at a path inside it cut to the kept elements; its type stays, fixed sizes aside.
+
+    Args:
+        array: Arrow array of lists, of structs that hold them, or of JSON text.
+        fields: names that lead from a value of the array to its list; empty where it is the list.
+        keep: which elements stay, one mask per value.
+    """
     kind = array.type
     if fields and pa.types.is_struct(kind):
         whole = ".".join(fields)

@@ -71,7 +71,7 @@ class CsvFormat(Format):
             raise self.file.error("has columns but no rows")
 
     def _records_of_blocks(self, columns: Sequence[str]) -> Iterator[Records]:
-        """The same by pyarrow, as long as the text leaves no choice; the rest row by row."""
+        """Records by pyarrow as long as the text leaves no choice; the rest row by row."""
         import pyarrow as pa
         import pyarrow.csv
 

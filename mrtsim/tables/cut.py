@@ -37,7 +37,14 @@ def cut_record(text: str, pools: Sequence[Sequence[str]], keep: NDArray[np.bool_
 
 
 def cut_cell(text: str, fields: Sequence[Sequence[str]], keep: NDArray[np.bool_], index: int) -> str:
-    """The JSON text of a cell with the lists at these paths inside it cut; a cell without a list stays."""
+    """The JSON text of a cell with the lists at these paths inside it cut; a cell without a list stays.
+
+    Args:
+        text: content of the cell.
+        fields: paths to the lists, each the names of its fields.
+        keep: which elements stay, (candidates,).
+        index: of the record, for messages.
+    """
     value = as_list(text)
     if not isinstance(value, list | dict):
         if text.strip()[:1] in ("[", "{"):

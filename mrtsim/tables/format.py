@@ -102,7 +102,13 @@ class Format:
         return names
 
     def error(self, message: str, row: int | None = None, column: str | None = None) -> InputError:
-        """An InputError about a record, counted from 0."""
+        """An InputError about a record, counted from 0.
+
+        Args:
+            message: what is wrong, and what would be right.
+            row: number of the record from 0; None for the whole file.
+            column: its name, where one column is to blame.
+        """
         return self.file.error(message, None if row is None else self.place(row), column)
 
     def no_column(self, name: str, option: str) -> InputError:

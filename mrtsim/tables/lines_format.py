@@ -45,7 +45,14 @@ class LinesFormat(Format):
     def cut_line(
         self, line: bytes, pools: Sequence[Sequence[str]], keep: NDArray[np.bool_], index: int
     ) -> bytes:
-        """A line with the lists at these paths cut to the kept elements."""
+        """A line with the lists at these paths cut to the kept elements.
+
+        Args:
+            line: one record as it stands in the file.
+            pools: paths to the lists, each the names of its fields.
+            keep: which elements stay, (candidates,).
+            index: of the record, for messages.
+        """
         raise self.file.error(f"lists in {self.name} cannot be cut; write the table as JSON lines")
 
     def columns(self) -> list[str]:

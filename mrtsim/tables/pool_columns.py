@@ -75,7 +75,13 @@ class PoolColumns:
         return list(dict.fromkeys(str(path) for roots in self.roots for path in roots))
 
     def add_root(self, number: int, records: Records, path: Path) -> None:
-        """The list that a named number or vector stands in."""
+        """Note the list that a named number or vector stands in.
+
+        Args:
+            number: of the file.
+            records: the records that show where the list is.
+            path: to the number or vector.
+        """
         for depth in range(len(path.fields) + 1):
             if depth < len(path.fields) and path.fields[depth].isdecimal():
                 continue  # a place in a list
@@ -87,7 +93,13 @@ class PoolColumns:
                 return
 
     def sizes(self, number: int, row: int, records: Records) -> NDArray[np.int64]:
-        """Pool sizes where no number and no vector tells them: by the named columns, else by all that may be pools."""
+        """Pool sizes where no number and no vector tells them: by the named columns, else by all that may be pools.
+
+        Args:
+            number: of the file.
+            row: of the first record, counted from 0, for messages.
+            records: prompts with their lists.
+        """
         table = self.tables[number]
         if self.explicit[number]:
             path = self.explicit[number][0]
@@ -119,6 +131,12 @@ class PoolColumns:
 
     def check(self, number: int, row: int, records: Records, sizes: NDArray[np.int64]) -> list[Path]:
         """The paths to cut in these records, after a look at every column's lengths.
+
+        Args:
+            number: of the file.
+            row: of the first record, counted from 0, for messages.
+            records: prompts with their lists.
+            sizes: candidates of each prompt, (records,).
 
         Raises:
             InputError: it is not certain whether a column is a pool.

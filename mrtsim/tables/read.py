@@ -64,7 +64,13 @@ class ColumnData:
     places: Places
 
     def error(self, message: str, response: int, role: str | None = None) -> InputError:
-        """An InputError about one response, counted from 0, with its file and line, and the column of a role."""
+        """An InputError about one response, counted from 0, with its file and line, and the column of a role.
+
+        Args:
+            message: what is wrong, and what would be right.
+            response: its number from 0.
+            role: what the column was asked for as, such as "prompt"; None names no column.
+        """
         column = next((w.column for w in self.reader.wanted if w.role == role), None)
         return self.reader.error(message, *self.places.of(response), column)
 

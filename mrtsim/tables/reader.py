@@ -372,13 +372,28 @@ class Reader:
     # Messages
 
     def error(self, message: str, number: int, row: int, column: str | None = None) -> InputError:
-        """An InputError about a row of a file."""
+        """An InputError about a row of a file.
+
+        Args:
+            message: what is wrong, and what would be right.
+            number: of the file.
+            row: counted from 0.
+            column: its name, where one column is to blame.
+        """
         return self.tables[number].error(message, row, column)
 
     def wrong(
         self, wrong: Wrong, number: int, row: int, wanted: Wanted, at: NDArray[np.int64] | None = None
     ) -> InputError:
-        """An InputError about a value that cannot be used; `at` has the record of each value, if not its own number."""
+        """An InputError about a value that cannot be used; `at` has the record of each value, if not its own number.
+
+        Args:
+            wrong: the value and why it cannot be used.
+            number: of the file.
+            row: of the first record, counted from 0.
+            wanted: what the column was asked for as.
+            at: record of each value, (values,); None where a record is one value.
+        """
         message = wrong.message
         row += wrong.index if at is None else int(at[wrong.index]) if at.size else 0
         path = self.paths[number][wanted.role]

@@ -78,7 +78,13 @@ class InputFile:
             raise InputError(_unreadable(self.name, error)) from None
 
     def error(self, message: str, place: str | None = None, column: str | None = None) -> InputError:
-        """An InputError about this file, a place in it ("line 3") and a column."""
+        """An InputError about this file, a place in it ("line 3") and a column.
+
+        Args:
+            message: what is wrong, and what would be right.
+            place: such as "line 3"; None for the whole file.
+            column: its name, where one column is to blame.
+        """
         where = self.name + (f", {place}" if place else "") + (f", column {column!r}" if column else "")
         return InputError(f"{where}: {message}")
 
@@ -294,7 +300,13 @@ def _remove(path: str) -> None:
 
 
 def inspected(path: Path, name: str, ending: str | None = None) -> InputFile:
-    """Look into a file: compression by content, and what is not a table at all."""
+    """Look into a file: compression by content, and what is not a table at all.
+
+    Args:
+        path: of the file.
+        name: what messages call it.
+        ending: in place of that of the path, such as ".csv".
+    """
     claimed = None
     if ending is None:
         ending, claimed = endings_of(path)
