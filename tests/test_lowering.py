@@ -49,7 +49,8 @@ def met():
         with jax.enable_x64(True):
             MDN(jax.random.key(1), width=8)
             pool, rows = Pool(**pools(3, 4)), np.arange(3, dtype=np.uint32)
-            for strategy in strategies().values():
+            own = [s for s in strategies().values() if s.function.__module__.startswith("mrtsim.")]
+            for strategy in own:  # other tests of the same process register more
                 met.lower(keep_block, strategy, KEY, rows, pool, 2, {}, ())
         montecarlo.replicate(jax.random.normal, KEY, 3)
     return met

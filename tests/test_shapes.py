@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-# Two parts, so that two workers can share them.
+# The second takes two minutes of a core: it is a stress test.
 PARTS = {
     "library": ("distributions", "diagnostics", "test_models.py", "selection/test_exact_laws.py"),
     "experiments": (
@@ -24,7 +24,7 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["library", pytest.param("experiments", marks=pytest.mark.stress)])
 def test_signatures_hold_at_run_time(part):
     done = subprocess.run(
         [
