@@ -49,7 +49,7 @@ def met():
         with jax.enable_x64(True):
             MDN(jax.random.key(1), width=8)
             pool, rows = Pool(**pools(3, 4)), np.arange(3, dtype=np.uint32)
-            own = [s for s in strategies().values() if s.function.__module__.startswith("mrtsim.")]
+            own = [s for s in strategies().values() if str(s.function.__module__).startswith("mrtsim.")]
             for strategy in own:  # other tests of the same process register more
                 met.lower(keep_block, strategy, KEY, rows, pool, 2, {}, ())
         montecarlo.replicate(jax.random.normal, KEY, 3)
