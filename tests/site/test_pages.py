@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mrtsim.cli import main
+from mrtsim.selection import registry
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -21,7 +22,8 @@ PAGE_IDS = [path.stem for path in PAGES]
 
 @pytest.fixture
 def in_copy(tmp_path, monkeypatch):
-    """A folder of one's own, with the examples in it."""
+    """A folder of one's own, with the examples in it; what a page registers is gone after it."""
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry.strategies()))
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
 
