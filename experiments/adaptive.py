@@ -489,9 +489,7 @@ def _law(result: dict[str, Any], *, exact: bool) -> Prediction:
         f"adaptive.law.{'expected' if exact else 'pooled'}",
         2,
         f"largest distance of {len(cells)} variances from V_x/n + sum s_i/K_i /n^2, relative, {kind}",
-        Estimate(
-            float(distance.max()), float(np.maximum(distance - half, 0).max()), float((distance + half).max())
-        ),
+        intervals.largest_distance(distance, half),
         below(_MARGIN),
         Role.LIMIT,
         note="every mean K and score; simultaneous limits",
@@ -508,7 +506,7 @@ def _unbiased(result: dict[str, Any]) -> Prediction:
         "adaptive.prompts-bias",
         2,
         f"largest of {len(cells)} biases of the prompts' mean loss, relative",
-        Estimate(float(size.max()), float(np.maximum(size - half, 0).max()), float((size + half).max())),
+        intervals.largest_distance(size, half),
         below(_UNBIASED),
         Role.LIMIT,
         note="every mean K and score, scores of the trained pool too; simultaneous limits",

@@ -563,11 +563,7 @@ def _all_variances(result: dict[str, Any]) -> Prediction:
         "group_size.variance.all",
         4,
         f"largest deviation of a simulated gradient variance from the exact one, {len(ratio)} settings",
-        Estimate(
-            float(distance.max()),
-            float(np.maximum(distance - half, 0).max()),
-            float((distance + half).max()),
-        ),
+        intervals.largest_distance(distance, half),
         below(_MARGIN),
         Role.LIMIT,
         note=f"every method, G and length; simultaneous limits; largest |z| {float(np.max(distance / error)):.1f}",

@@ -625,9 +625,7 @@ def _law(corpora: dict[str, Any]) -> Prediction:
         "lattice.law",
         5,
         f"largest distance of {len(value)} measured variances from the crossed law, relative",
-        Estimate(
-            float(distance.max()), float(np.maximum(distance - half, 0).max()), float((distance + half).max())
-        ),
+        intervals.largest_distance(distance, half),
         below(_LAW_MARGIN),
         Role.LIMIT,
         note=f"every design and corpus; simultaneous limits; largest |z| {np.max(np.abs(value - exact) / error):.1f}",

@@ -478,9 +478,7 @@ def _law(settings: list[dict[str, Any]]) -> Prediction:
         "redundancy.law",
         5,
         f"largest distance of {len(value)} measured variances from the three-part law, relative",
-        Estimate(
-            float(distance.max()), float(np.maximum(distance - half, 0).max()), float((distance + half).max())
-        ),
+        intervals.largest_distance(distance, half),
         below(_LAW_MARGIN),
         Role.LIMIT,
         note=f"every group size, similarity, response diversity and K; simultaneous limits; largest |z| {z:.1f}",

@@ -29,7 +29,7 @@ from mrtsim.diagnostics.problem import Problem
 from mrtsim.diagnostics.simulate import response_similarity
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
-from mrtsim.estimates import Estimate, t_quantile
+from mrtsim.estimates import Estimate
 from mrtsim.montecarlo import subkeys
 from mrtsim.selection.facility_location import quality, row_weights
 from mrtsim.selection.registry import Picks, Pool, strategy
@@ -224,21 +224,13 @@ def _errors(config: Config, key: PRNGKeyArray, sweep: Any) -> list[dict[str, Any
             for a, alpha in enumerate(config.alphas):
                 row: dict[str, Any] = {"n": n, "way": way, "alpha": alpha}
                 for part in ("bias_squared", "variance", "emse"):
-                    row[f"{part}_over_rkon"] = _ratio(each[part][:, w, a], base)
-                row["emse_over_index"] = _ratio(each["emse"][:, w, a], each["emse"][:, 0, a])
+                    row[f"{part}_over_rkon"] = intervals.ratio_of_means(each[part][:, w, a], base)
+                row["emse_over_index"] = intervals.ratio_of_means(
+                    each["emse"][:, w, a], each["emse"][:, 0, a]
+                )
                 row |= {name: intervals.mean(each[name][:, w, a]) for name in ("reward", "saturated")}
                 rows.append(row)
     return rows
-
-
-def _ratio(values: np.ndarray, base: np.ndarray) -> Estimate:
-    """Ratio of two means over networks, with a jackknife t interval."""
-    n = len(values)
-    ratio = float(values.sum() / base.sum())
-    without = (values.sum() - values) / (base.sum() - base)
-    error = float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
-    half = t_quantile(n - 1) * error
-    return Estimate(ratio, ratio - half, ratio + half)
 
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:

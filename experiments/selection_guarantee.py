@@ -29,7 +29,7 @@ from mrtsim.diagnostics.exact import exact
 from mrtsim.diagnostics.simulate import Setting, compare_strategies, response_similarity
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.errors import InputError
-from mrtsim.estimates import Estimate, t_quantile
+from mrtsim.estimates import Estimate
 from mrtsim.montecarlo import subkeys
 from mrtsim.selection import facility_location as grades
 from mrtsim.selection.registry import Pool, strategies
@@ -216,18 +216,8 @@ def _row(
         for part in ("bias_squared", "variance", "emse"):
             values = np.array([network[f"{quantity}/{part}"] for network in each])
             row[quantity][part] = intervals.mean(values)
-            row[quantity][f"{part}_over_rkon"] = _ratio(values, base)
+            row[quantity][f"{part}_over_rkon"] = intervals.ratio_of_means(values, base)
     return row
-
-
-def _ratio(values: np.ndarray, base: np.ndarray) -> Estimate:
-    """Ratio of two means over networks, with a jackknife t interval."""
-    n = len(values)
-    ratio = float(values.sum() / base.sum())
-    without = (values.sum() - values) / (base.sum() - base)
-    error = float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
-    half = t_quantile(n - 1) * error
-    return Estimate(ratio, ratio - half, ratio + half)
 
 
 def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:

@@ -31,6 +31,25 @@ def mean(values: Any, confidence: float = LEVEL) -> Estimate:
     return Estimate(centre, centre - half, centre + half)
 
 
+def ratio_of_means(values: np.ndarray, base: np.ndarray) -> Estimate:
+    """Ratio of the means of two (replicates,) that share their replicates, with a jackknife t interval."""
+    n = len(values)
+    ratio = float(values.sum() / base.sum())
+    without = (values.sum() - values) / (base.sum() - base)
+    error = float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
+    half = t_quantile(n - 1) * error
+    return Estimate(ratio, ratio - half, ratio + half)
+
+
+def largest_distance(distances: np.ndarray, half: np.ndarray) -> Estimate:
+    """The largest of several distances (0 or above), from the half-widths of intervals that hold for all at once."""
+    return Estimate(
+        float(distances.max()),
+        float(np.maximum(distances - half, 0).max()),
+        float((distances + half).max()),
+    )
+
+
 def with_error(found: Any) -> dict[str, float]:
     """The JSON form of a value with the standard error of its numerical evaluation."""
     return {"estimate": found.value, "standard_error": found.standard_error}

@@ -18,6 +18,23 @@ def test_the_mean_interval_is_students():
     assert (cell.value, cell.low, cell.high) == pytest.approx((3.0, 3 - 3.437435, 3 + 3.437435), rel=1e-5)
 
 
+def test_ratio_of_means_and_its_jackknife():
+    ratio = intervals.ratio_of_means(np.array([2.0, 4.0, 9.0]), np.array([1.0, 2.0, 3.0]))
+    without = np.array([13 / 5, 11 / 4, 6 / 3])
+    error = np.sqrt(2 / 3 * np.square(without - without.mean()).sum())
+    assert ratio.value == 2.5
+    assert ratio.high - 2.5 == pytest.approx(4.302652729911275 * error)
+    same = intervals.ratio_of_means(np.array([1.0, 2.0]), np.array([2.0, 4.0]))
+    assert (same.value, same.low, same.high) == (0.5, 0.5, 0.5)
+
+
+def test_the_largest_distance_has_limits_that_hold_for_all():
+    found = intervals.largest_distance(np.array([0.3, 0.1, 0.05]), np.array([0.1, 0.4, 0.01]))
+    assert (found.value, found.low, found.high) == pytest.approx((0.3, 0.2, 0.5))
+    nothing = intervals.largest_distance(np.array([0.1]), np.array([0.2]))
+    assert nothing.low == 0.0  # a distance is not negative
+
+
 def test_bootstrap_intervals_cover():
     rng = np.random.default_rng(1)
     cells = [to_json(intervals.describe(rng.normal(size=(60, 1)))) for _ in range(40)]
