@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from experiments.shared.llama import Layer, Llama, Shape, predicting, sample, slots, through
+from experiments.shared.llama import Layer, Llama, Pack, Shape, predicting, sample, through
 from experiments.shared.training import Fit, Recipe, fit
 from mrtsim.errors import InputError
 from mrtsim.pilot.sums import PromptSums
@@ -99,9 +99,8 @@ def teacher_log_p(
     model: Llama, text: Text, which: Array, tokens: Int[Array, "responses length"], allowed: Array
 ) -> tuple[Float[Array, "responses length allowed"], Float[Array, "responses length"]]:
     """The teacher's log-probabilities of the allowed tokens, renormalised, and the log of the mass that they have."""
-    size, (n, length) = text.tokens.shape[1], tokens.shape
-    x = model.embedding[jnp.concatenate([text.tokens[which], allowed[tokens].reshape(-1)])]
-    states = predicting(model.layers, model.norm, x, text.starts[which], (size, n, length), model.shape)
+    pack = Pack(model.embedding[text.tokens[which]], model.embedding[allowed[tokens]])
+    states = predicting(model.layers, model.norm, pack, text.starts[which], model.shape)
     scores = states @ model.embedding.T
     chosen = scores[..., allowed] - jax.nn.logsumexp(scores, axis=-1, keepdims=True)
     mass = jax.nn.logsumexp(chosen, axis=-1)
@@ -111,8 +110,8 @@ def teacher_log_p(
 @eqx.filter_jit
 def draw_answers(
     key: PRNGKeyArray, model: Llama, text: Text, allowed: Array, end: int, responses: int, length: int
-) -> tuple[Answers, Float[Array, ""]]:
-    """Responses of the teacher to every prompt, and the share of its mass that the allowed tokens leave out.
+) -> Answers:
+    """Responses of the teacher to every prompt.
 
     Args:
         key: of the draws.
@@ -124,18 +123,13 @@ def draw_answers(
         length: T of a response.
     """
 
-    def one(row: Array) -> tuple[Answers, Array]:
+    def one(row: Array) -> Answers:
         prompt, start = text.tokens[row], text.starts[row]
-        tokens = sample(jax.random.fold_in(key, row), model, prompt, start, allowed, responses, length)
+        tokens, log_p = sample(jax.random.fold_in(key, row), model, prompt, start, allowed, responses, length)
         counted = (jnp.cumsum(tokens == end, axis=1) - (tokens == end)) == 0
-        log_p, mass = teacher_log_p(model, text, row, tokens, allowed)
-        chosen = jnp.take_along_axis(log_p, tokens[..., None], axis=-1)[..., 0]
-        left = jnp.sum(counted * -jnp.expm1(mass)) / jnp.sum(counted)
-        return Answers(tokens, counted, chosen), left
+        return Answers(tokens, counted, log_p)
 
-    rows = jnp.arange(len(text.tokens), dtype=jnp.uint32)
-    answers, left = jax.lax.map(one, rows, batch_size=AT_ONCE)
-    return answers, jnp.mean(left)
+    return jax.lax.map(one, jnp.arange(len(text.tokens), dtype=jnp.uint32), batch_size=AT_ONCE)
 
 
 @eqx.filter_jit
@@ -147,7 +141,7 @@ def most_likely(
 
     def one(row: Array) -> Array:
         prompt, start = text.tokens[row], text.starts[row]
-        tokens = sample(jax.random.fold_in(key, row), model, prompt, start, whole, responses, length)
+        tokens, _ = sample(jax.random.fold_in(key, row), model, prompt, start, whole, responses, length)
         return jnp.exp(teacher_log_p(model, text, row, tokens, whole)[0]).mean((0, 1))
 
     rows = jnp.arange(len(text.tokens), dtype=jnp.uint32)
@@ -161,13 +155,11 @@ def learner_data(model: Llama, text: Text, answers: Answers, allowed: Array, tra
     tokens = allowed[answers.tokens]
     if trained == model.shape.depth:
         return Data(text.tokens, text.starts, tokens, answers)
-    size, (_, n, length) = text.tokens.shape[1], tokens.shape
     lower = jax.tree.map(lambda a: a[: model.shape.depth - trained], model.layers)
 
-    def one(row: Array) -> tuple[Array, Array]:
-        x = model.embedding[jnp.concatenate([text.tokens[row], tokens[row].reshape(-1)])]
-        x = through(lower, x, text.starts[row], slots(size, n, length), model.shape)
-        return x[:size], x[size:].reshape(n, length, -1)
+    def one(row: Array) -> Pack:
+        pack = Pack(model.embedding[text.tokens[row]], model.embedding[tokens[row]])
+        return through(lower, pack, text.starts[row], model.shape)
 
     prompts, responses = jax.lax.map(one, jnp.arange(len(tokens)), batch_size=AT_ONCE)
     return Data(prompts, text.starts, responses, answers)
@@ -177,12 +169,10 @@ def log_q(
     learner: Learner, fixed: Fixed, prompt: Array, start: Array, responses: Array
 ) -> Float[Array, "responses length allowed"]:
     """The learner's log-probabilities of the allowed tokens, renormalised, for the responses to one prompt."""
-    sizes = (len(prompt), responses.shape[0], responses.shape[1])
-    x = jnp.concatenate([prompt, responses.reshape(-1, *responses.shape[2:])])
-    head = fixed.head
-    if learner.embedding is not None:
-        x, head = learner.embedding[x], learner.embedding[fixed.allowed]
-    states = predicting(learner.layers, learner.norm, x, start, sizes, fixed.shape)
+    pack, head, embedding = Pack(prompt, responses), fixed.head, learner.embedding
+    if embedding is not None:
+        pack, head = Pack(embedding[prompt], embedding[responses]), embedding[fixed.allowed]
+    states = predicting(learner.layers, learner.norm, pack, start, fixed.shape)
     return jax.nn.log_softmax(states @ head.T, axis=-1)
 
 
@@ -204,15 +194,19 @@ class Judge(NamedTuple):
 
 
 @eqx.filter_jit
-def judge_of(model: Llama, teacher: Text, data: Data, allowed: Array) -> Judge:
-    """The judge of drawn answers; `teacher` are the same prompts with their context."""
-    rows = jnp.arange(len(teacher.tokens))
-    log_p = jax.lax.map(
-        lambda row: teacher_log_p(model, teacher, row, data.answers.tokens[row], allowed)[0],
-        rows,
-        batch_size=AT_ONCE,
-    )
-    return Judge(data, log_p)
+def judge_of(
+    model: Llama, teacher: Text, data: Data, allowed: Array
+) -> tuple[Judge, Float[Array, "prompts responses length"]]:
+    """The judge of drawn answers, and the share of the teacher's mass that the allowed tokens leave out.
+
+    `teacher` are the same prompts with their context.
+    """
+
+    def one(row: Array) -> tuple[Array, Array]:
+        return teacher_log_p(model, teacher, row, data.answers.tokens[row], allowed)
+
+    log_p, mass = jax.lax.map(one, jnp.arange(len(teacher.tokens)), batch_size=AT_ONCE)
+    return Judge(data, log_p), -jnp.expm1(mass)
 
 
 def divergence(learner: Learner, fixed: Fixed, judge: Judge) -> Float[Array, " prompts"]:
@@ -296,6 +290,7 @@ def train(
     pool: Data,
     design: Design,
     schedule: Schedule,
+    validate: Callable[[Learner], Float[Array, ""]] | None = None,
     record: Callable[[Learner], Any] | None = None,
 ) -> Fit:
     """Train a learner on a design's rows, in batches drawn with replacement.
@@ -306,7 +301,8 @@ def train(
         fixed: what is not trained.
         pool: all prompts and their candidates.
         design: which of them are used.
-        schedule: steps, rate, rows per step, and how often is recorded.
+        schedule: steps, rate, rows per step, and how often the learner is checked.
+        validate: the error whose least value names the best learner.
         record: what is kept of the learner at every check.
     """
     rows = rows_of(key, design, (schedule.recipe.steps, schedule.batch))
@@ -314,7 +310,7 @@ def train(
     def objective(learner: Learner, rows: tuple[Array, Array]) -> Array:
         return jnp.mean(jax.vmap(lambda prompt, response: nll(learner, fixed, pool, prompt, response))(*rows))
 
-    return fit(start, objective, schedule.recipe, rows, record=record)
+    return fit(start, objective, schedule.recipe, rows, validate, record)
 
 
 @eqx.filter_jit

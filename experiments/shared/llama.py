@@ -1,10 +1,10 @@
 """A Llama-style decoder over packs: one prompt, and many responses to it that see the prompt and themselves alone.
 
-A pack is a prompt of P tokens, filled up on the left, and R responses of T tokens behind it, in P + R T slots. So the
-prompt is computed once for all of its responses; response token t is predicted from the slot before it, which is the
-prompt's last for t = 0. Weights are float32, in the layout of GGUF files: GGML's rotary embedding turns neighbouring
-pairs. Source of the architecture: Touvron et al. 2023 (arXiv:2302.13971); of grouped queries: Ainslie et al. 2023
-(arXiv:2305.13245).
+A pack is a prompt of P tokens, filled up on the left, and R responses of T tokens behind it. So the prompt is computed
+once for all of its responses; response token t is predicted from the token before it, which is the prompt's last for
+t = 0. Attention keeps heads in front of slots: XLA's products of a batch are several times faster so on a CPU.
+Weights are float32, in the layout of GGUF files: GGML's rotary embedding turns neighbouring pairs. Source of the
+architecture: Touvron et al. 2023 (arXiv:2302.13971); of grouped queries: Ainslie et al. 2023 (arXiv:2305.13245).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 _HIDDEN = -1e30  # the score of a slot that is not seen; finite, so that slots which see nothing have no NaN
 
@@ -109,114 +109,153 @@ class Llama(eqx.Module):
         return cls(embedding, Layer(*layers), norm, shape)
 
 
-class Slots(NamedTuple):
-    """Where a pack's tokens stand: `response` is -1 for the prompt's.
+class Pack(NamedTuple):
+    """One value per slot of a prompt and of the responses to it: tokens, or states with a last axis of features."""
 
-    `order` counts from the first slot, filled or not, as if a slot's response were alone with the prompt.
-    """
+    prompt: Any  # (P, ...)
+    responses: Any  # (R, T, ...)
 
-    response: Int[np.ndarray, " slots"]
-    order: Int[np.ndarray, " slots"]
+    def rows(self) -> Array:
+        """All slots one after the other, (P + R T, ...)."""
+        return jnp.concatenate([self.prompt, self.responses.reshape(-1, *self.responses.shape[2:])])
 
-    def positions(self, start: Int[Array, ""]) -> Int[Array, " slots"]:
-        """Positions where the prompt's first `start` slots are filling."""
-        return jnp.maximum(self.order - start, 0)
-
-    def visible(self, start: Int[Array, ""], queries: np.ndarray) -> Bool[Array, "queries slots"]:
-        """Which slots these slots see: the prompt, and earlier tokens of the same response."""
-        ours = (self.response == -1) | (self.response == self.response[queries, None])
-        return jnp.asarray(ours & (self.order <= self.order[queries, None])) & (self.order >= start)
-
-
-def slots(prompt: int, responses: int, length: int) -> Slots:
-    """The slots of a pack: the prompt, then response after response."""
-    which = np.concatenate([np.full(prompt, -1), np.repeat(np.arange(responses), length)])
-    index = np.concatenate([np.arange(prompt), np.tile(prompt + np.arange(length), responses)])
-    return Slots(which, index)
-
-
-def before(prompt: int, responses: int, length: int) -> Int[np.ndarray, " rows"]:
-    """The slot before each response token, responses one after the other: what it is predicted from."""
-    first = prompt + np.arange(responses)[:, None] * length + np.arange(length) - 1
-    first[:, 0] = prompt - 1
-    return first.reshape(-1)
+    def like(self, rows: Array) -> Pack:
+        """A pack of these sizes from one row per slot."""
+        size, (n, length) = len(self.prompt), self.responses.shape[:2]
+        return Pack(rows[:size], rows[size:].reshape(n, length, *rows.shape[1:]))
 
 
 def _normed(x: Array, weight: Array, epsilon: float) -> Array:
     return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon) * weight
 
 
-def _rotated(x: Float[Array, "slots heads features"], positions: Array, base: float) -> Array:
+def _rotated(x: Float[Array, "heads slots features"], positions: Array, base: float) -> Array:
     """Neighbouring pairs of features, turned by angles that grow with the position."""
     features = x.shape[-1]
     rates = base ** (-np.arange(0, features, 2) / features)
-    angles = positions[:, None, None] * jnp.asarray(rates, x.dtype)
+    angles = positions[:, None] * jnp.asarray(rates, x.dtype)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     even, odd = x[..., 0::2], x[..., 1::2]
     return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1).reshape(x.shape)
 
 
+def _heads(x: Float[Array, "slots width"], weight: Array, features: int) -> Array:
+    """Features of each head, (heads, slots, features)."""
+    return (x @ weight.T).reshape(len(x), -1, features).transpose(1, 0, 2)
+
+
 def _keys(layer: Layer, x: Array, positions: Array, shape: Shape) -> tuple[Array, Array]:
-    """Keys and values of slots, (slots, key heads, features) each."""
+    """Keys and values of slots, (key heads, slots, features) each."""
     h = _normed(x, layer.attention_norm, shape.epsilon)
-    k = (h @ layer.key.T).reshape(-1, shape.key_heads, shape.head_width)
-    v = (h @ layer.value.T).reshape(-1, shape.key_heads, shape.head_width)
-    return _rotated(k, positions, shape.rope_base), v
+    keys, values = (_heads(h, weight, shape.head_width) for weight in (layer.key, layer.value))
+    return _rotated(keys, positions, shape.rope_base), values
 
 
-def _attended(
-    layer: Layer, x: Array, positions: Array, keys: tuple[Array, Array], seen: Array, shape: Shape
-) -> Float[Array, "queries width"]:
-    """The layer's output at the slots of x, which see the slots of the keys that `seen` (queries, slots) says."""
-    k, v = keys
+def _queries(layer: Layer, x: Array, positions: Array, shape: Shape) -> Array:
+    """Queries of slots, scaled, (key heads, heads that share a key, slots, features)."""
     h = _normed(x, layer.attention_norm, shape.epsilon)
-    q = _rotated((h @ layer.query.T).reshape(-1, shape.heads, shape.head_width), positions, shape.rope_base)
-    q = q.reshape(len(x), shape.key_heads, -1, shape.head_width)
-    scores = jnp.einsum("qgsd,kgd->gsqk", q, k) / shape.head_width**0.5
-    weights = jax.nn.softmax(jnp.where(seen, scores, _HIDDEN), axis=-1)
-    mixed = jnp.einsum("gsqk,kgd->qgsd", weights, v).reshape(len(x), -1)
-    x = x + mixed @ layer.merge.T
+    queries = _rotated(_heads(h, layer.query, shape.head_width), positions, shape.rope_base)
+    return queries.reshape(shape.key_heads, -1, *queries.shape[1:]) / shape.head_width**0.5
+
+
+def _finished(layer: Layer, x: Array, mixed: Array, shape: Shape) -> Float[Array, "slots width"]:
+    """The layer's output from its input and what attention mixed, (key heads, sharing heads, slots, features)."""
+    x = x + mixed.transpose(2, 0, 1, 3).reshape(len(x), -1) @ layer.merge.T
     h = _normed(x, layer.feed_norm, shape.epsilon)
     return x + (jax.nn.silu(h @ layer.gate.T) * (h @ layer.up.T)) @ layer.down.T
 
 
-def through(
-    layers: Layer, x: Float[Array, "slots width"], start: Int[Array, ""], places: Slots, shape: Shape
-) -> Float[Array, "slots width"]:
+def _over_prompt(queries: Array, keys: tuple[Array, Array], seen: Array) -> Array:
+    """Attention of a prompt's slots, which see the slots of the keys that `seen` (slots, prompt slots) says."""
+    groups, sharing, n, features = queries.shape
+    scores = jnp.einsum("gqd,gkd->gqk", queries.reshape(groups, -1, features), keys[0])
+    scores = jnp.where(seen, scores.reshape(groups, sharing, n, -1), _HIDDEN)
+    weights = jax.nn.softmax(scores, axis=-1).reshape(groups, sharing * n, -1)
+    return jnp.einsum("gqk,gkd->gqd", weights, keys[1]).reshape(queries.shape)
+
+
+def _over_both(
+    queries: Array, prompt: tuple[Array, Array], own: tuple[Array, Array], start: Array, seen: Array
+) -> Array:
+    """Attention of responses' slots, which see the whole prompt and of their own response what `seen` says.
+
+    Args:
+        queries: (key heads, sharing heads, R Q, features), of Q slots per response.
+        prompt: keys and values of the prompt, (key heads, P, features).
+        own: keys and values of the responses, (key heads, R, T, features).
+        start: how many of the prompt's slots are filling.
+        seen: (Q, T).
+    """
+    groups, sharing, _, features = queries.shape
+    n, asked = own[0].shape[1], len(seen)
+    apart = queries.reshape(groups, sharing, n, asked, features)
+    flat, alone = (groups, sharing * n * asked), (groups, n, sharing * asked)
+    scores = jnp.einsum("gqd,gkd->gqk", queries.reshape(*flat, features), prompt[0])
+    scores = jnp.where(jnp.arange(scores.shape[-1]) >= start, scores, _HIDDEN)
+    scores = scores.reshape(groups, sharing, n, asked, -1)
+    inner = jnp.einsum("gnqd,gnkd->gnqk", apart.transpose(0, 2, 1, 3, 4).reshape(*alone, features), own[0])
+    inner = jnp.where(seen, inner.reshape(groups, n, sharing, asked, -1), _HIDDEN).transpose(0, 2, 1, 3, 4)
+    # One softmax over both kinds of slots, without copying them behind each other.
+    top = jnp.maximum(scores.max(-1, keepdims=True, initial=_HIDDEN), inner.max(-1, keepdims=True))
+    top = jax.lax.stop_gradient(top)
+    scores, inner = jnp.exp(scores - top), jnp.exp(inner - top)
+    mixed = jnp.einsum("gqk,gkd->gqd", scores.reshape(*flat, -1), prompt[1]).reshape(apart.shape)
+    mine = jnp.einsum("gnqk,gnkd->gnqd", inner.transpose(0, 2, 1, 3, 4).reshape(*alone, -1), own[1])
+    mixed = mixed + mine.reshape(groups, n, sharing, asked, features).transpose(0, 2, 1, 3, 4)
+    total = scores.sum(-1, keepdims=True) + inner.sum(-1, keepdims=True)
+    return (mixed / total).reshape(queries.shape)
+
+
+def _layer(layer: Layer, pack: Pack, start: Array, asked: tuple[int, int], shape: Shape) -> Pack:
+    """The layer's output at the prompt's last slots and every response's first ones, as many as `asked`."""
+    size, (n, length) = len(pack.prompt), pack.responses.shape[:2]
+    order = Pack(np.arange(size), np.broadcast_to(size + np.arange(length), (n, length)))
+    wanted = Pack(pack.prompt[size - asked[0] :], pack.responses[:, : asked[1]])
+    places = Pack(order.prompt[size - asked[0] :], order.responses[:, : asked[1]])
+    positions = jnp.maximum(order.rows() - start, 0), jnp.maximum(places.rows() - start, 0)
+    k, v = _keys(layer, pack.rows(), positions[0], shape)
+    queries = _queries(layer, wanted.rows(), positions[1], shape)
+    prompt = k[:, :size], v[:, :size]
+    mixed = []
+    if asked[0]:
+        seen = (order.prompt <= places.prompt[:, None]) & (order.prompt >= start)
+        mixed.append(_over_prompt(queries[:, :, : asked[0]], prompt, seen))
+    if n * asked[1]:
+        own = k[:, size:].reshape(len(k), n, length, -1), v[:, size:].reshape(len(v), n, length, -1)
+        seen = jnp.asarray(np.arange(length) <= np.arange(asked[1])[:, None])
+        mixed.append(_over_both(queries[:, :, asked[0] :], prompt, own, start, seen))
+    return wanted.like(_finished(layer, wanted.rows(), jnp.concatenate(mixed, axis=2), shape))
+
+
+def through(layers: Layer, pack: Pack, start: Int[Array, ""], shape: Shape) -> Pack:
     """A pack's states behind these layers, at every slot."""
-    everywhere = np.arange(len(places.order))
-    positions, seen = places.positions(start), places.visible(start, everywhere)
+    everything = len(pack.prompt), pack.responses.shape[1]
 
-    def step(x: Array, layer: Layer) -> tuple[Array, None]:
-        return _attended(layer, x, positions, _keys(layer, x, positions, shape), seen, shape), None
+    def step(pack: Pack, layer: Layer) -> tuple[Pack, None]:
+        return _layer(layer, pack, start, everything, shape), None
 
-    return jax.lax.scan(step, x, layers)[0]
+    return jax.lax.scan(step, pack, layers)[0]
 
 
 def predicting(
-    layers: Layer,
-    norm: Array,
-    x: Float[Array, "slots width"],
-    start: Int[Array, ""],
-    sizes: tuple[int, int, int],
-    shape: Shape,
+    layers: Layer, norm: Array, pack: Pack, start: Int[Array, ""], shape: Shape
 ) -> Float[Array, "responses length width"]:
-    """Normalised output states that predict the response tokens; `sizes` of the pack: P, R, T.
+    """Normalised output states that predict the response tokens.
 
     The last layer answers only where a token is predicted, which of one layer is nearly all of the cost.
     """
-    places, queries = slots(*sizes), before(*sizes)
-    x = through(jax.tree.map(lambda a: a[:-1], layers), x, start, places, shape)
+    pack = through(jax.tree.map(lambda a: a[:-1], layers), pack, start, shape)
     last = jax.tree.map(lambda a: a[-1], layers)
-    positions = places.positions(start)
-    keys = _keys(last, x, positions, shape)
-    out = _attended(last, x[queries], positions[queries], keys, places.visible(start, queries), shape)
-    return _normed(out, norm, shape.epsilon).reshape(sizes[1], sizes[2], -1)
+    n, length = pack.responses.shape[:2]
+    end, rest = _layer(last, pack, start, (1, length - 1), shape)
+    states = jnp.concatenate([jnp.broadcast_to(end, (n, *end.shape)), rest], axis=1)
+    return _normed(states, norm, shape.epsilon)
 
 
 def logits(model: Llama, tokens: Int[Array, " tokens"]) -> Float[Array, "tokens vocabulary"]:
     """Logits of the next token after each of a plain sequence."""
-    x = through(model.layers, model.embedding[tokens], jnp.int32(0), slots(len(tokens), 0, 1), model.shape)
+    pack = Pack(model.embedding[tokens], jnp.zeros((0, 0, model.shape.width), model.embedding.dtype))
+    x = through(model.layers, pack, jnp.int32(0), model.shape).prompt
     return _normed(x, model.norm, model.shape.epsilon) @ model.embedding.T
 
 
@@ -228,8 +267,8 @@ def sample(
     allowed: Int[Array, " allowed"],
     responses: int,
     length: int,
-) -> Int[Array, "responses length"]:
-    """Independent responses at temperature 1, drawn from the allowed tokens, as numbers in `allowed`.
+) -> tuple[Int[Array, "responses length"], Float[Array, "responses length"]]:
+    """Independent responses at temperature 1, drawn from the allowed tokens.
 
     Args:
         key: of the draws.
@@ -241,49 +280,48 @@ def sample(
         length: T; what follows an end mark is to be ignored.
 
     Returns:
-        Numbers in `allowed`.
+        Tokens as numbers in `allowed`, and their log-probabilities among the allowed tokens.
     """
     shape, size, (head, n) = model.shape, len(prompt), (model.embedding[allowed], responses)
-    # Token t of response r stands in slot P + t R + r, so that a step writes neighbours.
-    places = slots(size, n, length)
-    order = np.concatenate([np.arange(size), size + np.arange(n * length).reshape(n, length).T.reshape(-1)])
-    places = Slots(places.response[order], places.order[order])
-    positions = places.positions(start)
-    seen_by_prompt = places.visible(start, np.arange(size))[:, :size]
+    places = jnp.arange(size)
+    positions, seen = jnp.maximum(places - start, 0), (places <= places[:, None]) & (places >= start)
 
     def read_prompt(x: Array, layer: Layer) -> tuple[Array, tuple[Array, Array]]:
-        keys = _keys(layer, x, positions[:size], shape)
-        room = [(0, n * length), (0, 0), (0, 0)]
-        x = _attended(layer, x, positions[:size], keys, seen_by_prompt, shape)
-        return x, (jnp.pad(keys[0], room), jnp.pad(keys[1], room))
+        keys = _keys(layer, x, positions, shape)
+        return _finished(
+            layer, x, _over_prompt(_queries(layer, x, positions, shape), keys, seen), shape
+        ), keys
 
-    x, cache = jax.lax.scan(read_prompt, model.embedding[prompt], model.layers)
+    x, of_prompt = jax.lax.scan(read_prompt, model.embedding[prompt], model.layers)
     behind = jnp.broadcast_to(x[-1], (n, shape.width))
+    empty = jnp.zeros((shape.depth, shape.key_heads, n, length, shape.head_width), x.dtype)
 
-    def draw(key: PRNGKeyArray, x: Array) -> Array:
-        return jax.random.categorical(key, _normed(x, model.norm, shape.epsilon) @ head.T)
+    def draw(key: PRNGKeyArray, x: Array) -> tuple[Array, Array]:
+        scores = jax.nn.log_softmax(_normed(x, model.norm, shape.epsilon) @ head.T, axis=-1)
+        tokens = jax.random.categorical(key, scores)
+        return tokens, jnp.take_along_axis(scores, tokens[:, None], axis=-1)[:, 0]
 
-    visible = jnp.asarray(places.visible(start, size + np.arange(n * length))).reshape(length, n, -1)
+    def step(carry: Any, xs: Any) -> tuple[Any, tuple[Array, Array]]:
+        (tokens, log_p), own = carry
+        t, key = xs
+        here, sees = jnp.broadcast_to(size - start + t, (n,)), (jnp.arange(length) <= t)[None]
 
-    def step(carry: Any, xs: Any) -> tuple[Any, Array]:
-        tokens, cache = carry
-        t, key, seen = xs
-        at = size + t * n
-        here = jnp.broadcast_to(size - start + t, (n,))
+        def read(x: Array, parts: Any) -> tuple[Array, tuple[Array, Array]]:
+            layer, keys, own = parts
+            new = _keys(layer, x, here, shape)
+            own = jax.tree.map(
+                lambda old, added: jax.lax.dynamic_update_slice_in_dim(old, added[:, :, None], t, axis=2),
+                own,
+                new,
+            )
+            mixed = _over_both(_queries(layer, x, here, shape), keys, own, start, sees)
+            return _finished(layer, x, mixed, shape), own
 
-        def read(x: Array, layer_and_cache: Any) -> tuple[Array, Any]:
-            layer, (k, v) = layer_and_cache
-            new_k, new_v = _keys(layer, x, here, shape)
-            k = jax.lax.dynamic_update_slice(k, new_k, (at, 0, 0))
-            v = jax.lax.dynamic_update_slice(v, new_v, (at, 0, 0))
-            return _attended(layer, x, here, (k, v), seen, shape), (k, v)
-
-        x, cache = jax.lax.scan(read, model.embedding[allowed[tokens]], (model.layers, cache))
-        return (draw(key, x), cache), tokens
+        x, own = jax.lax.scan(read, model.embedding[allowed[tokens]], (model.layers, of_prompt, own))
+        return (draw(key, x), own), (tokens, log_p)
 
     first_key, *_ = keys = jax.random.split(key, length)
-    tokens = draw(first_key, behind)
     (last, _), drawn = jax.lax.scan(
-        step, (tokens, cache), (jnp.arange(length - 1), keys[1:], visible[: length - 1])
+        step, (draw(first_key, behind), (empty, empty)), (jnp.arange(length - 1), keys[1:])
     )
-    return jnp.concatenate([drawn, last[None]]).T
+    return jax.tree.map(lambda some, end: jnp.concatenate([some, end[None]]).T, drawn, last)

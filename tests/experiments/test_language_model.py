@@ -31,8 +31,9 @@ def result():
     """A run with a random model of 3 layers that reads bytes."""
     shape = llama.Shape(vocabulary=258, width=12, hidden=16, depth=2, heads=2, key_heads=1, rope_base=1e4)
     model = llama.Llama.random(jax.random.key(0), shape, 0.2)
+    later = dataclasses.replace(language_model.LATER, steps=4, validate_every=2)
     config = dataclasses.replace(
-        language_model.PRESETS["quick"], vocabulary=32, all_layers=(1, 4), later=(2,)
+        language_model.PRESETS["quick"], vocabulary=32, all_layers=(1, 4), later=later
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

@@ -24,17 +24,17 @@ def world():
     context = list(rng.integers(0, 40, 4))
     learner, teacher = lab.filled(short), lab.filled([context + prompt for prompt in short])
     allowed = jnp.arange(1, 40, 2)
-    answers, left = lab.draw_answers(jax.random.key(1), model, teacher, allowed, END, R, T)
-    return model, learner, teacher, allowed, answers, float(left)
+    answers = lab.draw_answers(jax.random.key(1), model, teacher, allowed, END, R, T)
+    return model, learner, teacher, allowed, answers
 
 
 def judged(world, text, trained):
-    model, _, teacher, allowed, answers, _ = world
+    model, _, teacher, allowed, answers = world
     data = lab.learner_data(model, text, answers, allowed, trained)
     return (
         lab.Learner.of(model, trained),
         lab.Fixed.of(model, allowed),
-        lab.judge_of(model, teacher, data, allowed),
+        lab.judge_of(model, teacher, data, allowed)[0],
     )
 
 
@@ -55,7 +55,7 @@ def test_all_depths_give_the_same_divergence(world):
 
 def test_the_divergence_is_that_of_the_definition(world):
     """Position by position, from the whole model's logits over the allowed tokens."""
-    model, text, teacher, allowed, answers, _ = world
+    model, text, teacher, allowed, answers = world
     ours = lab.divergence(*judged(world, text, 1))
     total = 0.0
     for tokens, counted in zip(answers.tokens[0], answers.counted[0], strict=True):
@@ -78,7 +78,20 @@ def test_what_follows_an_end_mark_does_not_count(world):
     for row, seen in zip(tokens.reshape(-1, T), counted.reshape(-1, T), strict=True):
         end = list(row).index(END) if END in row else T
         assert seen.tolist() == [t <= end for t in range(T)]
-    assert 0 < world[5] < 1
+
+
+def test_what_the_allowed_tokens_leave_out(world):
+    model, text, teacher, allowed, answers = world
+    data = lab.learner_data(model, text, answers, allowed, 1)
+    judge, left = lab.judge_of(model, teacher, data, allowed)
+    row = llama.logits(
+        model, jnp.concatenate([teacher.tokens[0, teacher.starts[0] :], allowed[answers.tokens[0, 0]]])
+    )
+    exact = jax.nn.softmax(row[-T - 1 : -1])[:, allowed].sum(-1)
+    np.testing.assert_allclose(left[0, 0], 1 - exact, atol=2e-6)
+    # The sampler's log-probabilities are the judge's of the tokens drawn.
+    chosen = jnp.take_along_axis(judge.log_p, answers.tokens[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(answers.log_p, chosen, atol=1e-5)
 
 
 @pytest.mark.parametrize("trained", [1, pytest.param(3, marks=pytest.mark.stress)])

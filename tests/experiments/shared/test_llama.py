@@ -32,9 +32,9 @@ def pack():
 
 def test_a_pack_equals_plain_rows(model, plain, pack):
     prompt, responses = pack
-    x = model.embedding[jnp.concatenate([prompt, responses.reshape(-1)])]
-    predicting = jax.jit(llama.predicting, static_argnums=(4, 5))
-    ours = predicting(model.layers, model.norm, x, jnp.int32(FILLING), (P, R, T), SHAPE) @ model.embedding.T
+    states = llama.Pack(model.embedding[prompt], model.embedding[responses])
+    predicting = jax.jit(llama.predicting, static_argnums=4)
+    ours = predicting(model.layers, model.norm, states, jnp.int32(FILLING), SHAPE) @ model.embedding.T
     for response, scores in zip(responses, ours, strict=True):
         alone = plain(jnp.concatenate([prompt[FILLING:], response]))[P - FILLING - 1 : -1]
         np.testing.assert_allclose(scores, alone, atol=2e-6 * np.abs(alone).max())
@@ -80,9 +80,11 @@ def test_the_sampler_draws_what_teacher_forcing_says(model, plain, pack):
     prompt, allowed = jnp.asarray(pack[0]), jnp.arange(3, 40, 2)
     key = jax.random.key(3)
     sample = jax.jit(llama.sample, static_argnums=(5, 6))
-    drawn = sample(key, model, prompt, jnp.int32(FILLING), allowed, R, T)
+    drawn, log_p = sample(key, model, prompt, jnp.int32(FILLING), allowed, R, T)
     rows = [plain(jnp.concatenate([prompt[FILLING:], allowed[row]])) for row in drawn]
     for t, step_key in enumerate(jax.random.split(key, T)):
         scores = jnp.stack([row[P - FILLING - 1 + t, allowed] for row in rows])
         np.testing.assert_array_equal(drawn[:, t], jax.random.categorical(step_key, scores))
+        exact = jax.nn.log_softmax(scores)[jnp.arange(R), drawn[:, t]]
+        np.testing.assert_allclose(log_p[:, t], exact, atol=1e-5)
     assert len(np.unique(drawn, axis=0)) > 1
