@@ -587,7 +587,7 @@ def _of_k(name: str, task: Mapping[str, Any], bounds: Mapping[str, float]) -> li
     rows, fixed, margin = task["rows"], task["fixed"], bounds["equal_rows_margin"]
     found = [
         Prediction(
-            f"language_model.equal-rows.{name}.k{k}", 4,
+            f"language_model.equal-rows.{name}.k{k}", 11,
             f"divergence at equal rows, K = {k} less K = 1, as a share of the start's, {name}",
             read(cell), equals(0.0, absolute=margin), Role.CONTEXT,
         )

@@ -75,6 +75,8 @@ def deciding(statements: Sequence[Prediction]) -> Prediction | None:
 def answer(number: int, statements: Sequence[Prediction], *, strict: bool) -> str:
     """The claim's answer in sentences: the first template whose outcomes are those found, filled with the numbers.
 
+    Behind it stands what experiments under `further` add, where they were run.
+
     Args:
         number: of the claim.
         statements: all of the claim.
@@ -83,14 +85,26 @@ def answer(number: int, statements: Sequence[Prediction], *, strict: bool) -> st
     Raises:
         InputError: where it is, or where a template names a statement that does not exist.
     """
-    by_id = {p.id: p for p in statements}
-    for template in known_claims()[number].get("answers", []):
+    by_id, claim = {p.id: p for p in statements}, known_claims()[number]
+    parts = [claim.get("answers", [])]
+    # What an experiment adds that not everybody can run.
+    ran = {p.id.partition(".")[0] for p in statements}
+    parts += [templates for name, templates in claim.get("further", {}).items() if name in ran]
+    texts = [_first_that_fits(templates, by_id) for templates in parts]
+    found = " ".join(text for text in texts if text)
+    if None in texts:
+        if strict:
+            outcomes = ", ".join(f"{p.id} {p.outcome}" for p in statements if p.role is Role.PRIMARY)
+            raise InputError(f"claims.toml has no answer to claim {number} for these outcomes: {outcomes}")
+        found += " At this size other outcomes have no answer written for them: their statements below stand alone."
+    return found.strip()
+
+
+def _first_that_fits(templates: Sequence[Any], by_id: Mapping[str, Prediction]) -> str | None:
+    for template in templates:
         if all(name in by_id and by_id[name].outcome == wanted for name, wanted in template["when"].items()):
             return " ".join(_FIELD.sub(lambda match: _filled(match[1], by_id), template["text"]).split())
-    if strict:
-        outcomes = ", ".join(f"{p.id} {p.outcome}" for p in statements if p.role is Role.PRIMARY)
-        raise InputError(f"claims.toml has no answer to claim {number} for these outcomes: {outcomes}")
-    return "At this size the outcomes are not those that an answer is written for; the statements below stand alone."
+    return None
 
 
 def _filled(field: str, by_id: Mapping[str, Prediction]) -> str:
@@ -193,7 +207,8 @@ def _section(
     lines += [f"**{judged[0].upper()}{judged[1:]}.** {answer(number, statements, strict=strict)}", ""]
     if missing := _missing(number, results):
         lines += [f"Not run here: {', '.join(missing)}.", ""]
-    if figure := next((name for name in claim["experiments"] if name in figures), None):
+    drawn = [name for name in claim["experiments"] if name in figures]
+    for figure in [name for name in drawn if name in claim.get("figures", drawn[:1])]:
         lines += [f"![{figures[figure]}](figures/{figure}.png)", ""]
     primaries = [p for p in statements if p.role is Role.PRIMARY]
     if primaries:
@@ -202,9 +217,10 @@ def _section(
             [[p.quantity, *_numbers(p), str(p.outcome)] for p in primaries],
         )
         lines.append("")
+    link = f"ll statements of claim {number}]({claim_file(number)})"
     if stops := _stops(statements):
-        lines += ["Where it stops:", "", *stops, ""]
-    return [*lines, f"[All statements of claim {number}]({claim_file(number)})", ""]
+        return [*lines, f"Where it stops ([a{link}):", "", *stops, ""]
+    return [*lines, f"[A{link}", ""]
 
 
 def _stops(statements: Sequence[Prediction]) -> list[str]:

@@ -82,7 +82,8 @@ class TestAnswers:
             {"when": {"toy.a": "holds", "toy.b": "fails"}, "text": "a is {toy.a}, b {toy.b|value}."},
             {"when": {"toy.a": "holds"}, "text": "a holds: {toy.a|percent}, above {toy.a|with}."},
         ]
-        monkeypatch.setattr(page, "known_claims", lambda: {2: {"answers": answers}})
+        further = {"rare": [{"when": {"rare.c": "holds"}, "text": "A rare one: {rare.c|value}."}]}
+        monkeypatch.setattr(page, "known_claims", lambda: {2: {"answers": answers, "further": further}})
         self.answers = answers
 
     def test_the_outcomes_pick_the_template(self):
@@ -100,6 +101,15 @@ class TestAnswers:
         ):
             page.answer(2, turned, strict=True)
         assert "stand alone" in page.answer(2, turned, strict=False)
+
+    def test_an_experiment_that_not_everybody_can_run_adds_its_part_where_it_ran(self):
+        known, rare = statement("toy.a", 2.0), statement("rare.c", 3.0)
+        alone = page.answer(2, [known], strict=True)
+        assert page.answer(2, [known, rare], strict=True) == f"{alone} A rare one: 3."
+        turned = replace(rare, ours=Estimate(0.5, 0.4, 0.6))
+        with pytest.raises(InputError, match="no answer to claim 2"):
+            page.answer(2, [known, turned], strict=True)
+        assert page.answer(2, [known, turned], strict=False).startswith(f"{alone} At this size other")
 
     @pytest.mark.parametrize(
         ("text", "message"), [("{toy.c}", "'toy.c', which is no"), ("{toy.a|x}", "asks for 'x'")]
@@ -248,8 +258,7 @@ def test_the_page_is_short_enough_to_be_read():
 
 
 def test_every_experiment_is_committed_and_no_id_is_given_twice(committed):
-    optional = {name for name, module in find().items() if hasattr(module, "unavailable")}
-    assert set(committed) | optional == set(find())
+    assert set(committed) == set(find())
     ids = [p.id for found in committed.values() for p in found.predictions]
     assert len(set(ids)) == len(ids)
 
