@@ -47,7 +47,7 @@ class Config:
     grid_candidates: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256)
     grid_responses: tuple[int, ...] = (1, 2, 4, 8, 16)
     strategies: tuple[str, ...] = ("rkon", "bkon", "dbkon", "dkon", "filtered-max-min")
-    replicates: int = 20_000
+    replicates: int = 5_000
     points: int = 128
     randomisations: int = 8
 
@@ -65,7 +65,7 @@ class Config:
 PRESETS = {
     "quick": Config(replicates=4000, n_prompts=(10, 100, 1000), points=32, grid_candidates=(8, 32, 128)),
     "paper": Config(),
-    "precise": Config(points=512, randomisations=16),
+    "precise": Config(replicates=20_000, points=512, randomisations=16),
 }
 
 

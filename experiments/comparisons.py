@@ -83,7 +83,7 @@ class Config:
     designs: tuple[str, ...] = DESIGNS
     prompts: tuple[int, ...] = (20, 50, 200)
     responses: tuple[int, ...] = (1, 2, 8)
-    replicates: int = 1_000
+    replicates: int = 500
 
 
 PRESETS = {

@@ -76,12 +76,12 @@ class Config:
     pilot_groups: int = 50
     pilot_group_size: int = 4
     pilot_responses: int = 4
-    pilots: int = 2_000
+    pilots: int = 1_000
     learner_prompts: int = 512
     learner_group_sizes: tuple[int, ...] = (1, 4, 16)
     learner_similarities: tuple[float, ...] = (0.5, 0.9)
     learner_responses: int = 8
-    learner_replicates: int = 12
+    learner_replicates: int = 8
     points: int = 2**14
 
     def __post_init__(self):

@@ -45,7 +45,7 @@ WAYS = (*TIES, "covered", "sum")
 class Config:
     """`replicates` are pools per number of candidates, `trials` are of each network; errors are E5's, at K = 4."""
 
-    replicates: int = 4_000
+    replicates: int = 2_000
     candidates: tuple[int, ...] = (4, 8, 16, 32)
     responses: tuple[int, ...] = (2, 4, 8)
     alphas: tuple[float, ...] = (0.0, 0.25, 0.75, 1.0, 2.0)

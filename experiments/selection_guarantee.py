@@ -46,7 +46,7 @@ RARE = 1e-3
 class Config:
     """The trade is E5's setting; `replicates` are random pools of `pool_candidates` for each cell of the guarantee."""
 
-    replicates: int = 2_000
+    replicates: int = 1_000
     pool_candidates: int = 12
     pool_responses: tuple[int, ...] = (1, 2, 3, 4, 6)
     n_prompts: int = 30
@@ -54,7 +54,7 @@ class Config:
     responses: tuple[int, ...] = (2, 4, 8)
     alphas: tuple[float, ...] = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
     networks: int = 8
-    trials: int = 200
+    trials: int = 120
 
     def __post_init__(self):
         if self.networks < 2:
