@@ -8,7 +8,6 @@ resample seeds and test prompts, both; the K* of a pilot is drawn from its own i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,19 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from experiments.harness.intervals import LEVEL, mean
+from experiments.harness.intervals import mean
 from experiments.harness.statements import Prediction, Role, above, below, between, equals, read
 from experiments.shared import distillation as lab
 from experiments.shared import smollm
 from experiments.shared.context_tasks import END, prompts
+from experiments.shared.resampling import cell, cells, k_star_draws, law_r_squared, resampled_means
 from experiments.shared.training import Recipe
 from mrtsim.errors import InputError
-from mrtsim.estimates import Estimate, normal_quantile
 from mrtsim.pilot.estimate import PilotEstimate, estimate_components
 from mrtsim.plan.allocate import Cost
 
 CLAIMS = (4, 6, 7, 11)
-RESAMPLES = 4_000
 _UNCLIPPED = 1e9
 # Rates: the lowest validation divergence of three (3e-4, 1e-3, 3e-3 and 3e-5, 1e-4, 3e-4), at K = 1 and at K = 16.
 TOP = Recipe(steps=60, learning_rate=3e-4, clip=_UNCLIPPED, validate_every=5)
@@ -89,6 +87,11 @@ class Config:
                 raise InputError(f"K = {k} must be between 1 and the {self.candidates} candidates")
         if max(n for n, *_ in self.designs()) > self.pool_prompts:
             raise InputError(f"a design needs more than the {self.pool_prompts} prompts of the pool")
+
+    @property
+    def cost(self) -> Cost:
+        """Of a prompt, in responses."""
+        return Cost(float(self.prompt_cost), 1.0)
 
     def prompts_at(self, budget: int, k: int) -> int:
         """Prompts that a budget pays for with k responses each."""
@@ -330,7 +333,7 @@ def _pilot(pilot: PilotEstimate, config: Config) -> dict[str, Any]:
         "prompt": pilot.prompt,
         "response": pilot.response,
         "ratio": pilot.ratio,
-        "k_star": pilot.k_star(Cost(float(config.prompt_cost), 1.0)),
+        "k_star": pilot.k_star(config.cost),
     }
 
 
@@ -376,38 +379,6 @@ def _all_layers(
 # --- what the curves say ------------------------------------------------------------------------------------------
 
 
-def resampled_means(values: np.ndarray) -> np.ndarray:
-    """Means of (designs, seeds, prompts) over both, (1 + RESAMPLES, designs): as they are, then resampled twice over.
-
-    Designs share seeds and prompts, so that what they have in common cancels in differences.
-    """
-    rng = np.random.default_rng(0)
-    _, seeds, n = values.shape
-    weights = [rng.multinomial(m, np.full(m, 1 / m), RESAMPLES) / m for m in (seeds, n)]
-    drawn = np.einsum("bs,dsp,bp->bd", weights[0], values, weights[1], optimize=True)
-    return np.concatenate([values.mean((1, 2))[None], drawn])
-
-
-def k_star_draws(pilot: PilotEstimate, config: Config) -> np.ndarray:
-    """(1 + RESAMPLES,): a pilot's K*, then log-normal draws with its interval; NaN where an end is 0 or infinite."""
-    found = pilot.k_star(Cost(float(config.prompt_cost), 1.0))
-    known = found.low > 0 and math.isfinite(found.high)
-    spread = math.log(found.high / found.low) / (2 * normal_quantile(LEVEL)) if known else math.nan
-    # Both pilots rest on the same responses, so they share their draws.
-    drawn = found.value * np.exp(spread * np.random.default_rng(1).normal(size=RESAMPLES))
-    return np.concatenate([[found.value if math.isfinite(found.value) else math.nan], drawn])
-
-
-def cell(draws: np.ndarray) -> Estimate:
-    """The first draw as the estimate, with the percentile interval of the others."""
-    low, high = np.quantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(draws[0]), float(min(low, draws[0])), float(max(high, draws[0])))
-
-
-def _cells(draws: np.ndarray) -> list[Estimate]:
-    return [cell(column) for column in draws.T]
-
-
 def _cost(
     config: Config,
     budget: int,
@@ -418,7 +389,7 @@ def _cost(
     """One budget: the divergence of every K, the best K beside both K*, and what choosing by losses costs."""
     grid = np.array(ks, float)
     means = {step: resampled_means(v) for step, v in values.items()}
-    stars = {kind: k_star_draws(pilot, config) for kind, pilot in pilots.items()}
+    stars = {kind: k_star_draws(pilot, config.cost) for kind, pilot in pilots.items()}
     best = {step: grid[m.argmin(1)] for step, m in means.items()}
 
     def at(star: np.ndarray) -> np.ndarray:
@@ -432,30 +403,13 @@ def _cost(
         "budget": budget,
         "responses": ks,
         "prompts": [config.prompts_at(budget, k) for k in ks],
-        **{step: _cells(m) for step, m in means.items()},
+        **{step: cells(m) for step, m in means.items()},
         "best_k": {step: cell(b) for step, b in best.items()},
         "best_over_k_star": {kind: cell(best["best"] / star) for kind, star in stars.items()},
         "gradients_off_less_losses_off": cell(off["gradients"] - off["losses"]),
         "losses_less_gradients": cell(at(stars["losses"]) - at(stars["gradients"])),
         "first_less_others_last": cell(means["last"][:, 0] - means["last"][:, 1:].max(1)),
     }
-
-
-def law_r_squared(prompts: np.ndarray, ks: np.ndarray, ratios: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """R^2 of a line through the designs' divergences in 1/N_p + ratio / (N_p K), for each draw.
-
-    Args:
-        prompts: N_p, (designs,).
-        ks: K, (designs,).
-        ratios: V_{y|x} / V_x, (draws,).
-        means: divergences, (draws, designs).
-
-    Returns:
-        (draws,).
-    """
-    x = 1 / prompts + ratios[:, None] / (prompts * ks)
-    x, y = x - x.mean(1, keepdims=True), means - means.mean(1, keepdims=True)
-    return (x * y).sum(1) ** 2 / ((x * x).sum(1) * (y * y).sum(1))
 
 
 def _judged(
@@ -482,7 +436,7 @@ def _judged(
     means = resampled_means(values(paid, "best"))
     n, k = (np.array([d[i] for d in paid], float) for i in (0, 1))
     law = {
-        kind: cell(law_r_squared(n, k, k_star_draws(pilot, config) ** 2 / config.prompt_cost, means))
+        kind: cell(law_r_squared(n, k, k_star_draws(pilot, config.cost) ** 2 / config.prompt_cost, means))
         for kind, pilot in pilots.items()
     }
     rows = {
@@ -496,13 +450,13 @@ def _judged(
         "law": law,
         "rows": {
             "responses": config.row_responses,
-            **{step: _cells(m) for step, m in rows.items()},
-            "over_first": _cells((rows["best"][:, 1:] - rows["best"][:, :1]) / start),
+            **{step: cells(m) for step, m in rows.items()},
+            "over_first": cells((rows["best"][:, 1:] - rows["best"][:, :1]) / start),
         },
         "fixed": {
             "prompts": config.fixed_prompts,
             "responses": ks,
-            **{step: _cells(m) for step, m in fixed.items()},
+            **{step: cells(m) for step, m in fixed.items()},
             "drop": {step: cell(m[:, 0] - m[:, -1]) for step, m in fixed.items()},
         },
         "selectors": [_strategies(config, k, curves, start) for k in config.selector_responses],
@@ -520,7 +474,7 @@ def _strategies(
     return {
         "responses": k,
         "rkon": cell(means[:, 0]),
-        "over_rkon": dict(zip(config.selectors, _cells(over), strict=True)),
+        "over_rkon": dict(zip(config.selectors, cells(over), strict=True)),
         "least": cell(over.min(1) / start),
     }
 

@@ -15,7 +15,7 @@ from experiments import language_model
 from experiments.__main__ import main
 from experiments.harness.statements import Outcome, check
 from experiments.harness.store import InMemory, to_json
-from experiments.shared import llama, smollm
+from experiments.shared import llama, resampling, smollm
 from experiments.shared.byte_pairs import _LETTERS, BytePairs
 from experiments.shared.context_tasks import FRAMES, THINGS, prompts
 from figures import language_model as figure
@@ -88,7 +88,7 @@ class TestStatistics:
         rng = np.random.default_rng(0)
         seeds, tests = rng.normal(size=(1, 20, 1)), 3 * rng.normal(size=(1, 1, 30))
         values = np.concatenate([seeds + tests, seeds + tests + 1])
-        means = language_model.resampled_means(values)
+        means = resampling.resampled_means(values)
         np.testing.assert_allclose(means[0], values.mean((1, 2)))
         expected = np.hypot(seeds.std() / 20**0.5, tests.std() / 30**0.5)
         assert means[1:, 0].std() == pytest.approx(expected, rel=0.05)
@@ -98,7 +98,7 @@ class TestStatistics:
         n, k, ratio = np.array([32.0, 20, 8, 4]), np.array([1.0, 4, 16, 32]), np.array([5.0, 5.0])
         exact = 3 + 2 * (1 / n + 5 / (n * k))
         off = exact + np.array([1, -1, -1, 1])
-        found = language_model.law_r_squared(n, k, ratio, np.stack([exact, off]))
+        found = resampling.law_r_squared(n, k, ratio, np.stack([exact, off]))
         assert found[0] == pytest.approx(1)
         assert found[1] == pytest.approx(np.corrcoef(exact, off)[0, 1] ** 2)
 
@@ -107,10 +107,10 @@ class TestStatistics:
             def k_star(self, cost):
                 return Estimate(5.0, 0.0, np.inf)
 
-        draws = language_model.k_star_draws(Pilot(), language_model.Config())
+        draws = resampling.k_star_draws(Pilot(), language_model.Config().cost)
         assert draws[0] == 5
         assert np.isnan(draws[1:]).all()
-        cell = json.loads(json.dumps(to_json(language_model.cell(draws))))
+        cell = json.loads(json.dumps(to_json(resampling.cell(draws))))
         assert cell == {"estimate": 5.0, "low": None, "high": None}
 
 
