@@ -323,7 +323,7 @@ def check_pilot(path, result, told):
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         for record in rows_of(file, ("prompt_id", "loss", "scores")):
             losses = plain(plain(record["scores"])["loss"] if "scores" in record else record["loss"])
-            pools.setdefault(str(record["prompt_id"]), []).extend(
+            pools.setdefault(str(record.get("prompt_id")), []).extend(
                 losses if isinstance(losses, list) else [losses]
             )
     pools = {p: [float(TRUTH.get(str(v).strip().lower(), v)) for v in pool] for p, pool in pools.items()}
