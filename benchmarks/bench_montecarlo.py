@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.harness.calibration import gigaflops
+from mrtsim.devices import usable_cores
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import squared_loss
 from mrtsim.models import MLP
-from mrtsim.montecarlo import moments, replicate, usable_cores
+from mrtsim.montecarlo import moments, replicate
 
 KEY = jax.random.key(0)
 BLOCK = 4096

@@ -15,10 +15,11 @@ import pytest
 
 from experiments.harness.calibration import gigaflops
 from experiments.variance import Config, mean_losses, reference_network
+from mrtsim.devices import usable_cores
 from mrtsim.distributions.exact_components import decompose
 from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.losses import squared_loss
-from mrtsim.montecarlo import replicate, usable_cores
+from mrtsim.montecarlo import replicate
 
 CONFIG = Config()
 EVALUATIONS = CONFIG.n_prompts * CONFIG.responses[-1]  # losses per replicate

@@ -27,12 +27,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 from tqdm import tqdm
 
+from mrtsim.devices import device_memory, on_cpu, usable_cores
 from mrtsim.errors import InputError
 
 _Sums = tuple[int, list[Any], list[Any]]  # count; mean and sum of squared deviations of each output
 
 _CACHE_BYTES = 2**21  # a block's largest array should stay in the cache of a core
-_UNKNOWN_MEMORY = 2**33  # of an accelerator that does not tell
 
 
 def replicate(
@@ -467,18 +467,6 @@ def _available_memory(devices: Sequence[Any]) -> float:
     return len(devices) * memory / 2
 
 
-def on_cpu(device: Any = None) -> bool:
-    """Whether a device, or the default one, is a CPU."""
-    return (device or jax.local_devices()[0]).platform == "cpu"
-
-
-def device_memory(device: Any) -> int | None:
-    """Bytes of an accelerator's own memory that JAX may use; None for a CPU."""
-    if on_cpu(device):
-        return None
-    return (device.memory_stats() or {}).get("bytes_limit", _UNKNOWN_MEMORY)
-
-
 def block_size(sizes: Sequence[int], n: int, memory: int | None) -> int:
     """Replicates per compiled unit, by the kind of device.
 
@@ -502,11 +490,6 @@ def block_size(sizes: Sequence[int], n: int, memory: int | None) -> int:
 def _power_of_two(number: int) -> int:
     """The largest power of two up to a number, at least 1."""
     return 2 ** (max(1, number).bit_length() - 1)
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _x64() -> bool:

@@ -19,12 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrtsim import montecarlo
+from mrtsim.devices import device_memory, on_cpu
 from mrtsim.errors import InputError
 from mrtsim.montecarlo import moments, replicate
 
 ROOT = Path(__file__).parents[1]
 KEY = jax.random.key(7)
-ON_CPU = pytest.mark.skipif(not montecarlo.on_cpu(), reason="devices and hosts are made of a CPU's cores")
+ON_CPU = pytest.mark.skipif(not on_cpu(), reason="devices and hosts are made of a CPU's cores")
 
 
 def train(key, rate):
@@ -206,9 +207,9 @@ class TestCompilation:
             def __init__(self, stats):
                 self.memory_stats = lambda: stats
 
-        assert montecarlo.device_memory(jax.devices("cpu")[0]) is None
-        assert montecarlo.device_memory(Accelerator({"bytes_limit": 2**35})) == 2**35
-        assert montecarlo.device_memory(Accelerator(None)) == 2**33
+        assert device_memory(jax.devices("cpu")[0]) is None
+        assert device_memory(Accelerator({"bytes_limit": 2**35})) == 2**35
+        assert device_memory(Accelerator(None)) == 2**33
         plan = montecarlo.prepare(jax.random.bits, KEY, 50, devices=[Accelerator({"bytes_limit": 2**35})])
         assert plan.block == 50
         assert montecarlo.prepare(jax.random.bits, KEY, 50, devices=jax.devices("cpu")).block == 4

@@ -56,6 +56,7 @@ def test_an_unknown_name_is_no_attribute():
             HEAVY,
         ),
         ("import mrtsim.diagnostics.reports", ("jax", "equinox", "matplotlib")),
+        ("import mrtsim.selection.select_file", ("equinox", "scipy", "matplotlib")),
     ],
 )
 def test_what_is_light_stays_light(code, light):

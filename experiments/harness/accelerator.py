@@ -7,7 +7,7 @@ import os
 
 import jax
 
-from mrtsim.montecarlo import on_cpu
+from mrtsim.devices import on_cpu
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import jax
 
-from mrtsim.montecarlo import usable_cores
+from mrtsim.devices import usable_cores
 
 
 def enable_compilation_cache() -> Path | None:

@@ -35,6 +35,7 @@ from jax.experimental import multihost_utils
 from experiments.harness.calibration import gigaflops
 from experiments.harness.compilation_cache import instruction_set
 from mrtsim import montecarlo
+from mrtsim.devices import on_cpu, usable_cores
 from mrtsim.errors import InputError
 from mrtsim.estimates import Estimate
 
@@ -70,7 +71,7 @@ class InMemory:
 
         Neighbours that share a program are one queue of blocks: no core waits for the last block of a setting.
         """
-        if not montecarlo.on_cpu():
+        if not on_cpu():
             block = None
         for label in settings:
             if label in self._labels:
@@ -342,7 +343,7 @@ def environment() -> dict[str, Any]:
         "code": _code(),
         "device": jax.devices()[0].device_kind,
         "instruction_set": instruction_set(),
-        "cores": montecarlo.usable_cores(),
+        "cores": usable_cores(),
     }
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mrtsim.montecarlo import usable_cores
+from mrtsim.devices import usable_cores
 
 ROOT = Path(__file__).parents[2]
 Cell = TypeVar("Cell")

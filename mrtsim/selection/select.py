@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from mrtsim.devices import device_memory, usable_cores
 from mrtsim.errors import InputError
-from mrtsim.montecarlo import device_memory, usable_cores
 from mrtsim.selection import registry
 from mrtsim.selection.facility_location import similarity_matrix
 from mrtsim.selection.registry import Picks, Pool, Strategy

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import mrtsim as mrt
+from mrtsim.devices import on_cpu
 from mrtsim.errors import InputError
-from mrtsim.montecarlo import on_cpu
 from mrtsim.selection import select as selection
 from mrtsim.selection.facility_location import (
     quality,
