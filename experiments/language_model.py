@@ -498,28 +498,28 @@ def _of_budgets(name: str, task: Mapping[str, Any], bounds: Mapping[str, float])
     if "all_layers" in task:
         groups.append(("all-layers", ", all layers", task["all_layers"]))
     for suffix, words, entry in groups:
-        where = f"{name}, budget {entry['budget']}{words}"
+        where = f"language model ({name}), budget {entry['budget']}{words}"
         pilots = (task if suffix != "all-layers" else entry)["pilots"]
         stars = ", ".join(f"{read(pilots[kind]['k_star']).value:.3g} from {kind}" for kind in pilots)
         found += [
             Prediction(
-                f"language_model.best-k.{name}.{suffix}", 4, f"best K / K* of the gradients, {where}",
+                f"language_model.best-k.{name}.{suffix}", 4, f"{where}: best K / K* of the gradients",
                 read(entry["best_over_k_star"]["gradients"]), between(1 / factor, factor), Role.LIMIT,
                 note=f"the best K is {entry['best_k']['best']['estimate']:g}; K* is {stars}",
             ),
             Prediction(
                 f"language_model.gradients-closer.{name}.{suffix}", 4,
-                f"distance of best K from K*, gradients' less losses', {where}",
+                f"{where}: distance of best K from K*, gradients' less losses'",
                 read(entry["gradients_off_less_losses_off"]), below(0), Role.LIMIT, unit="factors of 2",
             ),
             Prediction(
                 f"language_model.chosen-by-losses.{name}.{suffix}", 4,
-                f"divergence at the losses' K* less that at the gradients', {where}",
+                f"{where}: error at the losses' K* less that at the gradients'",
                 read(entry["losses_less_gradients"]), above(0), Role.LIMIT, unit="nats",
             ),
             Prediction(
                 f"language_model.overfits.{name}.{suffix}", 4,
-                f"divergence after the last step, K = 1 less the largest other, {where}",
+                f"{where}: error after the last step, K = 1 less the largest other",
                 read(entry["first_less_others_last"]), above(0), Role.CONTEXT, unit="nats",
             ),
         ]  # fmt: skip
@@ -527,7 +527,7 @@ def _of_budgets(name: str, task: Mapping[str, Any], bounds: Mapping[str, float])
         Prediction(
             f"language_model.law.{name}",
             4,
-            f"R^2 of the law's line through the budgets' designs, {name}",
+            f"language model ({name}): R^2 of the law's line through the budgets' designs",
             read(task["law"]["gradients"]),
             above(bounds["r_squared"]),
             Role.LIMIT,
@@ -542,7 +542,7 @@ def _of_k(name: str, task: Mapping[str, Any], bounds: Mapping[str, float]) -> li
     found = [
         Prediction(
             f"language_model.equal-rows.{name}.k{k}", 11,
-            f"divergence at equal rows, K = {k} less K = 1, as a share of the start's, {name}",
+            f"language model ({name}): error at equal rows, K = {k} less K = 1, share of that before training",
             read(cell), equals(0.0, absolute=margin), Role.CONTEXT,
         )
         for k, cell in zip(rows["responses"][1:], rows["over_first"], strict=True)
@@ -551,7 +551,7 @@ def _of_k(name: str, task: Mapping[str, Any], bounds: Mapping[str, float]) -> li
     found += [
         Prediction(
             f"language_model.falls.{name}.{step}", 11,
-            f"divergence {words}, K = {first} less K = {last}, {fixed['prompts']} prompts, {name}",
+            f"language model ({name}): error {words}, {fixed['prompts']} prompts, K = {first} less K = {last}",
             read(fixed["drop"][step]), above(0), Role.PRIMARY, unit="nats",
         )
         for step, words in STEPS.items()
@@ -566,13 +566,13 @@ def _of_strategies(name: str, task: Mapping[str, Any], bounds: Mapping[str, floa
         found += [
             Prediction(
                 f"language_model.not-beaten.{name}.k{k}", 6,
-                f"least divergence of another strategy less RKoN's, share of the start's, K = {k}, {name}",
+                f"language model ({name}), K = {k}: least error of others less RKoN's, share of that before training",
                 read(entry["least"]), above(-bounds["not_beaten_margin"]), Role.LIMIT,
             ),
             *(
                 Prediction(
                     f"language_model.{strategy}-over-rkon.{name}.k{k}", 7 if strategy == "bkon" else 6,
-                    f"divergence under {strategy} less that under rkon, K = {k}, {name}",
+                    f"language model ({name}), K = {k}: error under {strategy} less that under rkon",
                     read(cell), above(0), Role.LIMIT if strategy == "bkon" else Role.CONTEXT, unit="nats",
                 )
                 for strategy, cell in entry["over_rkon"].items()
