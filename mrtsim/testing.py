@@ -339,7 +339,7 @@ def check_format(kind: type[Format], encode: Callable[[Sequence[dict[str, Any]]]
     ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ours, theirs = folder / f"in{kind.endings[0]}", folder / "in.jsonl"
+        ours, theirs = folder / f"ours{kind.endings[0]}", folder / "theirs.jsonl"
         ours.write_bytes(encode(rows))
         theirs.write_text("".join(json.dumps(row) + "\n" for row in rows))
         a, b = read_pilot(ours), read_pilot(theirs)
@@ -347,10 +347,10 @@ def check_format(kind: type[Format], encode: Callable[[Sequence[dict[str, Any]]]
         np.testing.assert_array_equal(a.prompts, b.prompts)
         assert a.data.ids["prompt"].names == b.data.ids["prompt"].names
         for strategy_name in ("bkon", "rkon"):
-            out = folder / f"out{kind.endings[0]}"
+            out, expected = folder / f"kept{kind.endings[0]}", folder / "expected.jsonl"
             select_file(ours, out, strategy_name, 2, layout="rows")
-            select_file(theirs, folder / "out.jsonl", strategy_name, 2)
-            kept = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+            select_file(theirs, expected, strategy_name, 2)
+            kept = [json.loads(line) for line in expected.read_text().splitlines()]
             assert out.read_bytes() == encode(kept), "the kept records are not as they stood in the input"
         _refused(ours, "no column 'absent'", loss_column="absent")
         ours.write_bytes(encode([*rows[:41], {**rows[41], "loss": "oops"}, *rows[42:]]))

@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,14 +11,18 @@ from mrtsim.distributions.gaussian_modes import GaussianModes
 from mrtsim.pilot import estimate as components
 from mrtsim.plan.allocate import allocate, optimal_responses
 from mrtsim.selection.registry import register_strategy
+from mrtsim.tables.csv_format import CsvFormat
+from mrtsim.tables.formats import FORMATS
 from mrtsim.testing import (
     CheckFailed,
     check_allocator,
     check_distribution,
     check_estimator,
+    check_format,
     check_selector,
     check_unbiased,
 )
+from tests.tables.writers import CONTAINERS, TEXT, text_of
 
 BUILT_IN = ("rkon", "bkon", "dkon", "dbkon", "filtered-max-min", "gumbel")
 
@@ -138,6 +144,25 @@ def test_allocators():
     ):
         with pytest.raises(CheckFailed, match=message):
             check_allocator(allocator)
+
+
+@pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
+def test_formats(kind):
+    """Ours, of text; in a format with types a number cannot be a word, and `tests/tables` compare them in all else."""
+    ending = kind.endings[0]
+    assert ending in CONTAINERS
+    if ending == ".json":
+        check_format(kind, lambda rows: ("[" + ",\n".join(map(json.dumps, rows)) + "]\n").encode())
+    elif ending in TEXT:
+        check_format(kind, lambda rows: text_of(rows, ending).encode())
+
+
+def test_a_format_that_reads_something_else_is_caught():
+    def rounded(rows):
+        return text_of([{**row, "loss": round(row["loss"], 1)} for row in rows], ".csv").encode()
+
+    with pytest.raises(AssertionError, match="Arrays are not equal"):
+        check_format(CsvFormat, rounded)
 
 
 @pytest.mark.parametrize(
