@@ -37,7 +37,16 @@ SMALL = {
     },
     "distributional": {"recipe": BRIEF},
     "emse": {"replicates": 60, "models": 2, "n_prompts": 8, "pipelines": 200},
-    "lattice": {"n_clusters": 8, "replicates": 64, "pilots": 16, "batch": 8, "recipe": BRIEF, "points": 2**7},
+    "group_size": {"compute": 768, "replicates": 2, "problems": 2, "draws": 16},
+    "lattice": {
+        "n_clusters": 16,
+        "replicates": 1_000,
+        "pilot_clusters": 50,
+        "pilots": 60,
+        "points": 2**10,
+        "batch": 8,
+        "recipe": BRIEF,
+    },
     "lottery": {"recipe": BRIEF},
     "misalignment": {
         "n_prompts": 8,
@@ -47,7 +56,29 @@ SMALL = {
         "training_prompts": 20,
         "checkpoints": (0, 5),
     },
+    "redundancy": {
+        "n_prompts": 32,
+        "group_sizes": (1, 4, 16),
+        "similarities": (0.6, 1.0),
+        "mode_scales": (0.4, 1.0),
+        "replicates": 2000,
+        "pilots": 400,
+        "learner_prompts": 32,
+        "learner_group_sizes": (1, 16),
+        "learner_similarities": (0.5,),
+        "learner_responses": 4,
+        "learner_replicates": 4,
+        "points": 2**11,
+    },
     "resources": {"recipe": BRIEF},
+    "saturation": {
+        "replicates": 60,
+        "candidates": (8,),
+        "responses": (2, 4),
+        "n_prompts": 5,
+        "networks": 2,
+        "trials": 20,
+    },
     "selection_guarantee": {
         "replicates": 64,
         "pool_candidates": 6,
@@ -71,22 +102,36 @@ SMALL = {
         "validation_prompts": 4,
         "batch": 8,
         "recipe": Recipe(4, 2e-3, 1.0, 0.01, validate_every=2),
+        "replicates": 3,
+        "generation_prompts": 4,
+        "generations": 6,
     },
 }
 
 
 @pytest.fixture(scope="session")
-def small_result():
-    """The result of an experiment's small run, or of its whole quick preset, read back from JSON; not to be changed."""
+def small_result(tmp_path_factory, worker_id):
+    """The result of an experiment's small run, or of its whole quick preset, read back from JSON; not to be changed.
+
+    What one worker has run no other runs again.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        folder = folder.parent  # of all workers of this run
 
     @functools.cache
     def of(name, whole=False):
         module = importlib.import_module(f"experiments.{name}")
         if hasattr(module, "unavailable") and (missing := module.unavailable()):
             pytest.skip(missing)
-        config = dataclasses.replace(module.PRESETS["quick"], **({} if whole else SMALL.get(name, {})))
-        result = to_json(module.run(config, jax.random.key(0), InMemory()))
-        return json.loads(json.dumps(result, allow_nan=False))
+        stored = folder / f"{name}{'-whole' * whole}.json"
+        if not stored.exists():
+            config = dataclasses.replace(module.PRESETS["quick"], **({} if whole else SMALL.get(name, {})))
+            result = to_json(module.run(config, jax.random.key(0), InMemory()))
+            ours = folder / f"{name}-{worker_id}.json"
+            ours.write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+            ours.replace(stored)
+        return json.loads(stored.read_text(encoding="utf-8"))
 
     return of
 

@@ -6,29 +6,14 @@ import pytest
 
 from experiments import lattice
 from experiments.harness.statements import Outcome
-from experiments.harness.store import InMemory, to_json
 from experiments.lattice import CORPORA, Config
 from experiments.shared.cluster_grids import DESIGNS, cells, size
 from mrtsim.errors import InputError
 
-SMALL = Config(
-    n_clusters=16,
-    replicates=1_000,
-    pilot_clusters=50,
-    pilots=60,
-    points=2**10,
-)
-
 
 @pytest.fixture(scope="module")
-def result():
-    """Without training, which the quick preset runs in `test_every_experiment.py`."""
-    rng = np.random.default_rng(0)
-    runs = {name: rng.gamma(4.0, 1.0, 20) for name in (*DESIGNS, "full at equal pairs")}
-    corpus = {recipe: lattice._compare(runs) for recipe in ("last", "best")}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lattice, "_train", lambda *_: {"corpora": {"duplicates": corpus, "apart": corpus}})
-        return to_json(lattice.run(SMALL, jax.random.key(0), InMemory()))
+def result(small_result):
+    return small_result("lattice")
 
 
 def test_every_cell_has_the_toy_law_whatever_the_dials(result):

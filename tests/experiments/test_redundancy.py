@@ -8,31 +8,16 @@ import pytest
 
 from experiments import redundancy
 from experiments.harness.statements import Outcome, Role
-from experiments.harness.store import InMemory, to_json
+from experiments.harness.store import InMemory
 from experiments.redundancy import Config
 from figures import redundancy as figure
 from mrtsim.errors import InputError
 from mrtsim.variance import VarianceComponents, estimator_variance
 
-SMALL = Config(
-    n_prompts=32,
-    group_sizes=(1, 4, 16),
-    similarities=(0.6, 1.0),
-    mode_scales=(0.4, 1.0),
-    replicates=2000,
-    pilots=400,
-    learner_prompts=32,
-    learner_group_sizes=(1, 16),
-    learner_similarities=(0.5,),
-    learner_responses=4,
-    learner_replicates=4,
-    points=2**11,
-)
-
 
 @pytest.fixture(scope="module")
-def result():
-    return to_json(redundancy.run(SMALL, jax.random.key(0), InMemory()))
+def result(small_result):
+    return small_result("redundancy")
 
 
 def test_corpora_follow_the_three_part_law(result):
@@ -144,7 +129,7 @@ def test_an_unbounded_ratio_is_a_gain_of_one():
 )
 def test_bad_settings_are_named(change, message):
     with pytest.raises(InputError, match=message):
-        dataclasses.replace(SMALL, **change)
+        dataclasses.replace(Config(), **change)
 
 
 def test_figure_shows_gains_and_map(result):

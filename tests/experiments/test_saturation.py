@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from experiments import saturation
-from experiments.harness import store
 from experiments.harness.statements import Outcome
 from experiments.saturation import Config, exact_shares, moments, picks_of
 from figures import saturation as picture
@@ -88,48 +87,36 @@ def test_bias_variance_and_emse_by_hand():
     assert found["emse"] == pytest.approx(1.5)
 
 
-SMALL = Config(
-    replicates=60,
-    candidates=(8,),
-    responses=(2, 4),
-    alphas=(0.0, 0.75, 1.0),
-    error_candidates=(8,),
-    n_prompts=5,
-    networks=2,
-    trials=20,
-)
-
-
 @pytest.fixture(scope="module")
-def rows():
-    """Errors of three of the ways, which compile in half the time of all."""
-    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
-        patch.setattr(saturation, "WAYS", ("index", "reward", "covered"))
-        return saturation._errors(SMALL, jax.random.key(0), store.InMemory())
+def result(small_result):
+    return small_result("saturation")
 
 
-def test_errors_of_a_small_run(rows):
-    found = {(row["way"], row["alpha"]): row for row in rows}
-    assert 0.2 < found["index", 1.0]["saturated"].value < 0.5
-    assert found["reward", 1.0]["saturated"].value == found["index", 1.0]["saturated"].value
-    assert found["covered", 1.0]["saturated"].value < 0.01
+def test_errors_of_a_small_run(result):
+    found = {(row["way"], row["alpha"]): row for row in result["errors"]}
+
+    def value(way, alpha, name):
+        return found[way, alpha][name]["estimate"]
+
+    assert 0.2 < value("index", 1.0, "saturated") < 0.5
+    assert value("reward", 1.0, "saturated") == value("index", 1.0, "saturated")
+    assert value("covered", 1.0, "saturated") < 0.01
     assert found["index", 0.0]["emse_over_rkon"] == found["covered", 0.0]["emse_over_rkon"]
-    assert found["reward", 1.0]["reward"].value > found["index", 1.0]["reward"].value
-    assert found["covered", 1.0]["emse_over_index"].value < 1
+    assert value("reward", 1.0, "reward") > value("index", 1.0, "reward")
+    assert value("covered", 1.0, "emse_over_index") < 1
 
 
-def test_shares_of_a_small_run():
-    with jax.enable_x64(True):
-        rows = saturation._shares(SMALL, jax.random.key(0), store.InMemory())
+def test_shares_of_a_small_run(result):
+    rows = result["shares"]
     assert [(row["n"], row["k"]) for row in rows] == [(8, 2), (8, 4)] * 3
     for row in rows:
-        assert row["covered"].value < 0.01
-        assert (row["toy"].value == 0) == (row["alpha"] == 0)
-        assert row["repeats"].value == pytest.approx(row["exact"], abs=0.06)
+        assert row["covered"]["estimate"] < 0.01
+        assert (row["toy"]["estimate"] == 0) == (row["alpha"] == 0)
+        assert row["repeats"]["estimate"] == pytest.approx(row["exact"], abs=0.06)
 
 
-def test_predictions_follow_the_numbers(rows):
-    """And need every way, which here all have the numbers of one."""
+def test_predictions_follow_the_numbers(result):
+    """Where every number of a way is the same."""
 
     def cell(value):
         return {"estimate": value, "low": 0.9 * value, "high": 1.1 * value}
@@ -139,7 +126,7 @@ def test_predictions_follow_the_numbers(rows):
             "n": 8,
             "way": way,
             "alpha": alpha,
-            **dict.fromkeys(rows[0].keys() - {"n", "way", "alpha"}, cell(value)),
+            **dict.fromkeys(result["errors"][0].keys() - {"n", "way", "alpha"}, cell(value)),
         }
         for way, value in zip(saturation.WAYS, (1.0, 1.0, 0.8, 1.0, 0.4, 2.0), strict=True)
         for alpha in (0.0, 0.75, 1.0)

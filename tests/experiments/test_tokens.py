@@ -10,30 +10,21 @@ from scipy import integrate, special, stats
 
 from experiments import tokens
 from experiments.harness.statements import Outcome
-from experiments.harness.store import InMemory, to_json
+from experiments.harness.store import InMemory
 from experiments.shared.token_modes import BOS, EOS, SEP, TokenModes
 from experiments.shared.training import Recipe
 from experiments.shared.transformer import Transformer
 from figures import tokens as figure
 from mrtsim.errors import InputError
+from tests.experiments.conftest import SMALL
 
 TOY = TokenModes()
-SMALL = tokens.Config(
-    responses=(1, 2, 4, 8),
-    n_prompts=20,
-    test_prompts=10,
-    validation_prompts=4,
-    batch=8,
-    recipe=Recipe(4, 2e-3, 1.0, 0.01, validate_every=2),
-    replicates=3,
-    generation_prompts=4,
-    generations=6,
-)
+CONFIG = dataclasses.replace(tokens.PRESETS["quick"], **SMALL["tokens"])
 
 
 @pytest.fixture(scope="module")
-def result():
-    return to_json(tokens.run(SMALL, jax.random.key(0), InMemory()))
+def result(small_result):
+    return small_result("tokens")
 
 
 def test_vocabulary_and_layout_are_the_papers():
@@ -211,7 +202,7 @@ def test_result(result):
 
 def test_sampled_test_sets_agree_with_the_expectation():
     cells = InMemory().replicates(
-        "x", tokens.train_once, jax.random.key(1), 30, np.int32(0), np.int32(1), SMALL, block=1
+        "x", tokens.train_once, jax.random.key(1), 30, np.int32(0), np.int32(1), CONFIG, block=1
     )
     difference = cells["last"]["sampled"] - cells["last"]["tokens"].mean(-1)
     assert difference.std(ddof=1) > 0
@@ -325,4 +316,4 @@ def test_generations_are_judged(result):
 
 def test_more_responses_than_there_are_prompts_for_are_refused():
     with pytest.raises(InputError, match="generation_prompts = 11 must be at least 1"):
-        dataclasses.replace(SMALL, generation_prompts=11)
+        dataclasses.replace(CONFIG, generation_prompts=11)
