@@ -89,7 +89,20 @@ def cache(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def toy(cache):
+def first_run(cache, tmp_path_factory) -> tuple[bytes, list[Path]]:
+    """The result of the first run, which every other one follows, and what it left in the cache."""
+    out = tmp_path_factory.mktemp("first")
+    finish(command("run", "toy", "--out", str(out), MRTSIM_CACHE=cache))
+    return result(out), list(Path(cache).glob("*/*-cache"))
+
+
+@pytest.fixture(scope="module")
+def reference(first_run) -> bytes:
+    return first_run[0]
+
+
+@pytest.fixture(scope="module")
+def toy(cache, first_run):
     """Run the toy experiment."""
 
     def run(out: Path, *options: str, **env: str) -> subprocess.Popen[str]:
@@ -98,11 +111,17 @@ def toy(cache):
     return run
 
 
-@pytest.fixture(scope="module")
-def reference(toy, tmp_path_factory) -> bytes:
-    out = tmp_path_factory.mktemp("reference")
-    finish(toy(out))
-    return result(out)
+@pytest.fixture
+def toy_here(monkeypatch, capsys):
+    """Run the toy experiment in this process; what it printed on standard error."""
+    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(EXTRA)])
+
+    def run(out: Path, *options: str, code: int = 0) -> str:
+        assert main(["run", "toy", "--out", str(out), "--no-cache", *options]) == code
+        return capsys.readouterr().err
+
+    yield run
+    sys.modules.pop("experiments.toy", None)
 
 
 def result(out: Path, preset: str = "paper") -> bytes:
@@ -121,8 +140,8 @@ class TestSameBytes:
             9 * stored["result"]["scale=1"]["variance"], rel=1e-5
         )
 
-    def test_provenance_stands_beside_it(self, toy, tmp_path):
-        finish(toy(tmp_path, "--preset", "quick"))
+    def test_provenance_stands_beside_it(self, toy_here, tmp_path):
+        toy_here(tmp_path, "--preset", "quick")
         run = json.loads((tmp_path / "quick" / "toy" / "run.json").read_text())
         assert run["versions"]["jax"]
         assert run["calibration_gigaflops"] > 0
@@ -154,8 +173,8 @@ class TestSameBytes:
         )
         assert result(tmp_path) == reference
 
-    def test_too_little_memory_says_so(self, toy, tmp_path):
-        message = finish(toy(tmp_path, "--preset", "quick", "--memory", "1e-9"), code=2)
+    def test_too_little_memory_says_so(self, toy_here, tmp_path):
+        message = toy_here(tmp_path, "--preset", "quick", "--memory", "1e-9", code=2)
         assert "one block of 4 replicates needs" in message
 
     def test_eight_devices(self, toy, reference, tmp_path):
@@ -193,8 +212,8 @@ class TestSameBytes:
             finish(process)
         assert result(tmp_path) == reference
 
-    def test_another_seed_gives_another_result(self, toy, reference, tmp_path):
-        finish(toy(tmp_path, "--seed", "1"))
+    def test_another_seed_gives_another_result(self, toy_here, reference, tmp_path):
+        toy_here(tmp_path, "--seed", "1")
         assert json.loads(result(tmp_path))["result"] != json.loads(reference)["result"]
 
     def test_killed_and_resumed(self, toy, reference, tmp_path):
@@ -255,16 +274,14 @@ class TestCache:
         finish(toy(tmp_path, "--no-cache", MRTSIM_CACHE="", XDG_CACHE_HOME=str(empty)))
         assert not empty.exists()
 
-    def test_torn_entries_are_made_again(self, toy, reference, tmp_path):
-        out, cache = tmp_path / "out", tmp_path / "cache"
-        finish(toy(out, MRTSIM_CACHE=str(cache)))
-        whole = {entry: entry.stat().st_size for entry in cache.glob("*/*-cache")}
-        assert whole
-        for entry in whole:
+    def test_torn_entries_are_made_again(self, toy, first_run, tmp_path):
+        before, entries = first_run
+        assert entries
+        for entry in entries:
             entry.write_bytes(entry.read_bytes()[:100])
-        assert "Warning" not in finish(toy(out, MRTSIM_CACHE=str(cache)))
-        assert result(out) == reference
-        assert {entry for entry in cache.glob("*/*-cache") if entry.stat().st_size > 100} == set(whole)
+        assert "Warning" not in finish(toy(tmp_path))
+        assert result(tmp_path) == before
+        assert all(entry.stat().st_size > 100 for entry in entries)
 
     @pytest.mark.stress
     def test_entries_with_nonsense_in_them_cost_a_warning(self, toy, reference, tmp_path):
@@ -354,8 +371,8 @@ class TestCommandLine:
         )
         sys.modules.pop("experiments.odd", None)
 
-    def test_a_run_names_the_next_command(self, toy, tmp_path):
-        message = finish(toy(tmp_path, "--preset", "quick"))
+    def test_a_run_names_the_next_command(self, toy_here, tmp_path):
+        message = toy_here(tmp_path, "--preset", "quick")
         assert (
             message.splitlines()[-1] == f"next: python -m experiments report --preset quick --out {tmp_path}"
         )

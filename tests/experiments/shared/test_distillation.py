@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +15,16 @@ from experiments.shared.training import Recipe
 SHAPE = llama.Shape(vocabulary=40, width=24, hidden=32, depth=3, heads=6, key_heads=2, rope_base=1e4)
 END = 4  # among the allowed tokens
 PROMPTS, R, T = 4, 6, 5
+# One program each instead of one per operation.
+random_llama = eqx.filter_jit(llama.Llama.random)
+divergence, nll_difference, logits = map(eqx.filter_jit, (lab.divergence, lab.nll_difference, llama.logits))
+nlls = eqx.filter_jit(jax.vmap(lab.nll, (None, None, None, 0, 0)))
 
 
 @pytest.fixture(scope="module")
 def world():
     """A random teacher, its context, the learner's prompts without it, and drawn answers."""
-    rng, model = np.random.default_rng(0), llama.Llama.random(jax.random.key(0), SHAPE, 0.2)
+    rng, model = np.random.default_rng(0), random_llama(jax.random.key(0), SHAPE, 0.2)
     short = [list(rng.integers(0, 40, n)) for n in (3, 2, 4, 3)]
     context = list(rng.integers(0, 40, 4))
     learner, teacher = lab.filled(short), lab.filled([context + prompt for prompt in short])
@@ -41,13 +46,13 @@ def judged(world, text, trained):
 def test_the_teacher_has_no_divergence_from_itself(world):
     for trained in (1, 3):
         learner, fixed, judge = judged(world, world[2], trained)
-        assert np.abs(lab.divergence(learner, fixed, judge)).max() < 1e-6
-        assert np.abs(lab.nll_difference(learner, fixed, judge.data)).max() < 1e-5
+        assert np.abs(divergence(learner, fixed, judge)).max() < 1e-6
+        assert np.abs(nll_difference(learner, fixed, judge.data)).max() < 1e-5
 
 
 @pytest.mark.stress  # each depth compiles its own programs
 def test_all_depths_give_the_same_divergence(world):
-    found = [lab.divergence(*judged(world, world[1], trained)) for trained in (1, 2, 3)]
+    found = [divergence(*judged(world, world[1], trained)) for trained in (1, 2, 3)]
     assert found[0].min() > 0
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
     np.testing.assert_allclose(found[2], found[0], rtol=1e-4)
@@ -56,15 +61,13 @@ def test_all_depths_give_the_same_divergence(world):
 def test_the_divergence_is_that_of_the_definition(world):
     """Position by position, from the whole model's logits over the allowed tokens."""
     model, text, teacher, allowed, answers = world
-    ours = lab.divergence(*judged(world, text, 1))
+    ours = divergence(*judged(world, text, 1))
     total = 0.0
     for tokens, counted in zip(answers.tokens[0], answers.counted[0], strict=True):
         scores = []
         for side in (teacher, text):
             prompt = side.tokens[0, side.starts[0] :]
-            row = llama.logits(model, jnp.concatenate([prompt, allowed[tokens]]))[
-                len(prompt) - 1 : -1, allowed
-            ]
+            row = logits(model, jnp.concatenate([prompt, allowed[tokens]]))[len(prompt) - 1 : -1, allowed]
             scores.append(np.asarray(jax.nn.log_softmax(row), np.float64))
         total += float((np.exp(scores[0]) * (scores[0] - scores[1])).sum(1) @ np.asarray(counted))
     assert ours[0] == pytest.approx(total / R, rel=1e-4)
@@ -84,7 +87,7 @@ def test_what_the_allowed_tokens_leave_out(world):
     model, text, teacher, allowed, answers = world
     data = lab.learner_data(model, text, answers, allowed, 1)
     judge, left = lab.judge_of(model, teacher, data, allowed)
-    row = llama.logits(
+    row = logits(
         model, jnp.concatenate([teacher.tokens[0, teacher.starts[0] :], allowed[answers.tokens[0, 0]]])
     )
     exact = jax.nn.softmax(row[-T - 1 : -1])[:, allowed].sum(-1)
@@ -113,8 +116,8 @@ def test_pilots_are_those_of_explicit_gradients(world, trained, tmp_path):
     ours = mrt.estimate_components(found.gradients)
     assert ours.response.value == pytest.approx(explicit.response.value, rel=1e-4)
     assert ours.prompt.value == pytest.approx(explicit.prompt.value, rel=1e-3)
-    losses = [[float(lab.nll(learner, fixed, judge.data, p, r)) for r in range(3)] for p in range(PROMPTS)]
-    np.testing.assert_allclose(found.losses.means, np.mean(losses, 1), rtol=1e-5)
+    losses = nlls(learner, fixed, judge.data, jnp.asarray(prompts), jnp.asarray(responses))
+    np.testing.assert_allclose(found.losses.means, losses.reshape(PROMPTS, 3).mean(1), rtol=1e-5)
     if trained == 1:
         recipe["write_pilot"](
             tmp_path / "pilot.parquet", learner, fixed, judge.data, PROMPTS, 3, jax.random.key(4)
@@ -145,4 +148,4 @@ def test_training_lowers_the_divergence(world):
     design = lab.Design(PROMPTS, R, jnp.zeros((PROMPTS, R), jnp.int32), True)
     schedule = lab.Schedule(Recipe(40, 3e-3, 1e9, validate_every=20), 8)
     trained = lab.train(jax.random.key(0), learner, fixed, judge.data, design, schedule).last
-    assert lab.divergence(trained, fixed, judge).mean() < 0.7 * lab.divergence(learner, fixed, judge).mean()
+    assert divergence(trained, fixed, judge).mean() < 0.7 * divergence(learner, fixed, judge).mean()

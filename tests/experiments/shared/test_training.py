@@ -41,7 +41,10 @@ def run(key, steps, dtype, damage=0.0):
     return trained.losses, mdn_nll(trained.last, prompts, responses).mean(), trained.diverged
 
 
-@pytest.mark.parametrize(("steps", "dtype", "tolerance"), [(20, "float32", 1e-4), (50, "float64", 1e-7)])
+@pytest.mark.parametrize(
+    ("steps", "dtype", "tolerance"),
+    [pytest.param(20, "float32", 1e-4, marks=pytest.mark.stress), (50, "float64", 1e-7)],
+)
 def test_a_batch_of_runs_follows_the_same_runs_alone(steps, dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
         keys = jax.random.split(jax.random.key(0), 4)
