@@ -61,7 +61,7 @@ class Config:
     length: int = 16
     vocabulary: int = 4_096
     vocabulary_prompts: int = 24
-    pool_prompts: int = 192
+    pool_prompts: int = 96
     validation_prompts: int = 32
     test_prompts: int = 64
     judge_responses: int = 4
@@ -135,6 +135,7 @@ PRESETS = {
     "paper": Config(),
     "precise": Config(
         tasks=("haiku", "mix"),
+        pool_prompts=192,
         test_prompts=96,
         replicates=16,
         pilot_prompts=192,
