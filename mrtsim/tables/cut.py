@@ -64,7 +64,7 @@ def _span_at(
             return _inside_text(text, at, path, keep, index)
         if text[at] != "{":
             return None
-        found = _field(text, at, path)
+        found = _field(text, at, path, index)
         if found is None:
             return None
         at, used = found
@@ -88,22 +88,22 @@ def _inside_text(
     return at, stop, json.dumps(cut, ensure_ascii=text[at:stop].isascii())
 
 
-def _field(text: str, at: int, path: Sequence[str]) -> tuple[int, int] | None:
+def _field(text: str, at: int, path: Sequence[str], index: int) -> tuple[int, int] | None:
     """Where the value of the path's first field starts in the object at `at`, and how many parts its name took."""
-    found = None
+    found: dict[str, tuple[int, int]] = {}
     whole = ".".join(path)
     at = _after_space(text, at + 1)
     while text[at] != "}":
         name, at = _DECODER.raw_decode(text, at)
         at = _after_space(text, _after_space(text, at) + 1)
-        if name == whole:
-            return at, len(path)
-        if name == path[0]:
-            found = at, 1
+        if name in found:
+            raise Wrong(index, f"field {shown(name)} stands twice in one object; remove one")
+        if name in (whole, path[0]):
+            found[name] = at, len(path) if name == whole else 1
         at = _after_space(text, _DECODER.raw_decode(text, at)[1])
         if text[at] == ",":
             at = _after_space(text, at + 1)
-    return found
+    return found.get(whole) or found.get(path[0])
 
 
 def _cut_list(text: str, at: int, keep: NDArray[np.bool_], index: int) -> tuple[int, str]:

@@ -60,6 +60,10 @@ class Format:
     """Of file names, in lower case."""
     unit: ClassVar[str] = "line"
     """What a place in the file is called: "line" or "row"."""
+    used: Sequence[paths.Path] = ()
+    """What a reader takes from the records, where it has said so: a field there that stands twice is an error."""
+    used_ids: Sequence[paths.Path] = ()
+    """Those of them that are ids, of which every digit counts."""
 
     def __init__(self, file: InputFile):
         self.file = file

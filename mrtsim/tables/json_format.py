@@ -16,6 +16,8 @@ from mrtsim.tables import chunks, paths
 from mrtsim.tables.columns import PythonColumn
 from mrtsim.tables.cut import cut_record, is_whole
 from mrtsim.tables.format import Format, Records, Write
+from mrtsim.tables.json_fields import has_float, twice
+from mrtsim.tables.json_values import exact_number, from_pairs
 from mrtsim.tables.lines_format import FIRST_RECORDS
 from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed
 from mrtsim.tables.values import shown
@@ -60,7 +62,8 @@ class JsonFormat(Format):
 
     def _objects(self) -> Iterator[tuple[str, str, dict[str, Any], int]]:
         """Each object with the text since the one before it, its own text, and the line where it starts."""
-        decoder = json.JSONDecoder()
+        decoder = json.JSONDecoder(object_pairs_hook=from_pairs)
+        exact = json.JSONDecoder(object_pairs_hook=from_pairs, parse_float=exact_number)
         decode = codecs.getincrementaldecoder("utf-8")("strict")
         with self.file.open() as file:
             text, at, ended = "", 0, False
@@ -134,6 +137,11 @@ class JsonFormat(Format):
                 if not isinstance(value, dict):
                     raise self.file.error(f"expected a JSON object, found {shown(value)}", here())
                 here()
+                if any(has_float([value.get(path.column)], path) for path in self.used_ids):
+                    value, _ = exact.raw_decode(text, at)
+                repeated = twice(value, self.used)
+                if repeated is not None:
+                    raise self.file.error(repeated, f"line {line}")
                 yield before, text[at:stop], value, line
                 at = stop
                 before = skip(",")

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from mrtsim.errors import InputError
 from mrtsim.tables.cut import cut_record
+from mrtsim.tables.json_fields import doubtful, has_float, twice
+from mrtsim.tables.json_values import exact_number, from_pairs
 from mrtsim.tables.lines_format import LineRecords, LinesFormat
 from mrtsim.tables.values import shown
 
@@ -34,14 +36,34 @@ class JsonlFormat(LinesFormat):
                 rows = read(block)
                 if len(rows) == count:
                     lines = block.split(b"\n")[:count] if copies else []
-                    return LineRecords(self, known, rows, lines, block.endswith(b"\n"))
+                    found = LineRecords(self, known, rows, lines, block.endswith(b"\n"))
+                    return self._certain(found, block, count, number)
         # Line by line: some are blank, or no strict JSON, such as those with NaN.
         return super()._of_block(block, count, number, columns, copies)
+
+    def _certain(self, found: LineRecords, block: bytes, count: int, number: int) -> LineRecords:
+        """The records, with every digit of their ids; InputError if a field that is used stands twice."""
+        here = [path for path in self.used if found.columns is None or path.column in found.columns]
+        values = {path: found.column(path.column).values for path in here}
+        lines = None
+        for path in here:
+            for index in doubtful(block, count, path, values[path]):
+                lines = lines or block.split(b"\n")
+                self.decode(lines[index], number + index)
+        if any(has_float(values[path], path) for path in here if path in self.used_ids):
+            lines = lines or block.split(b"\n")
+            rows = [self.decode(line, number + index) for index, line in enumerate(lines[:count])]
+            return LineRecords(self, None, rows, found.lines, found.ended)
+        return found
 
     def decode(self, line: bytes, number: int, *, unique: bool = False) -> dict[str, Any]:
         try:
             text = line.decode("utf-8")
-            value = json.loads(text, object_pairs_hook=self._unique if unique else None)
+            value = json.loads(text, object_pairs_hook=self._unique if unique else from_pairs)
+            if isinstance(value, dict) and any(
+                has_float([value.get(path.column)], path) for path in self.used_ids
+            ):
+                value = json.loads(text, object_pairs_hook=from_pairs, parse_float=exact_number)
         except UnicodeDecodeError as error:
             reason = f"not UTF-8 text ({error.reason}); save the file as UTF-8"
         except InputError:
@@ -54,6 +76,9 @@ class JsonlFormat(LinesFormat):
             reason = f"not a JSON object on one line ({str(error)[:60]})"
         else:
             if isinstance(value, dict):
+                name = twice(value, self.used)
+                if name is not None:
+                    raise self.file.error(name, f"line {number}")
                 return value
             reason = f"expected a JSON object, found {shown(value)}"
         raise self.file.error(reason, f"line {number}")

@@ -146,16 +146,19 @@ class LineRecords(Records):
         ended: bool,
     ):
         self.format, self.columns, self.rows, self.lines, self.ended = format_, columns, rows, lines, ended
+        self._values: dict[str, list[Any]] = {}  # of columns that were asked for
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def column(self, name: str) -> PythonColumn:
-        if self.columns is None:
-            values = [row.get(name) for row in self.rows]
-        else:
-            values = list(map(attrgetter(f"f{list(self.columns).index(name)}"), self.rows))
-        return PythonColumn(values, self.format.plain_text)
+        if name not in self._values:
+            if self.columns is None:
+                self._values[name] = [row.get(name) for row in self.rows]
+            else:
+                at = attrgetter(f"f{list(self.columns).index(name)}")
+                self._values[name] = list(map(at, self.rows))
+        return PythonColumn(self._values[name], self.format.plain_text)
 
     def kept(self, keep: NDArray[np.bool_]) -> bytes:
         return self._joined(

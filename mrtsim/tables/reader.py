@@ -124,6 +124,8 @@ class Reader:
                 found[wanted.role] = path
             elif wanted.required or wanted.named:
                 raise table.no_column(wanted.column, wanted.told)
+        table.used = list(found.values())
+        table.used_ids = [found[w.role] for w in self.wanted if w.kind == "id" and w.role in found]
         return found
 
     def names(self, role: str) -> list[str]:

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrtsim.tables.json_values import exact_number, from_pairs, repeated_name
+
 # What stands for "no value" where every value is text.
 MISSING_TEXT = frozenset({"", "NA", "nan", "NaN", "NAN", "None", "none", "null", "NULL", "Null"})
 TRUTH = {"true": 1.0, "false": 0.0}
 LONGEST_SHOWN = 60
+MOST_DIGITS = 1000  # of an id; a larger power of ten is written as one
 
 
 class Wrong(Exception):
@@ -143,7 +146,10 @@ def as_list(value: Any) -> Any:
         and value.strip()[:1] in ("[", "{")
     ):
         try:
-            return json.loads(value)
+            if "{" not in value:
+                return json.loads(value)
+            found = json.loads(value, object_pairs_hook=from_pairs, parse_float=exact_number)
+            return value if repeated_name(found, ()) else found
         except (ValueError, RecursionError):
             return value
     return value
@@ -251,7 +257,7 @@ def id_text(value: Any, *, plain_text: bool = False) -> str | Wrong | None:
         value = value + 0  # -0.0 is 0.0
         return None if math.isnan(value) else repr(float(value)) if isinstance(value, float) else str(value)
     if isinstance(value, decimal.Decimal):
-        text = f"{value:f}"
+        text = f"{value:f}" if abs(value.adjusted()) < MOST_DIGITS else str(value)
         whole, _, decimals = text.partition(".")
         return f"{whole}.{decimals.rstrip('0') or '0'}" if decimals else whole
     if isinstance(value, int | np.integer | uuid.UUID):
