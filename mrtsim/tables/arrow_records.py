@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
+from mrtsim.errors import InputError
 from mrtsim.tables import paths
 from mrtsim.tables.arrow_columns import (
     ArrowColumn,
@@ -38,7 +39,13 @@ class ArrowRecords(Records):
         return self.table.num_rows
 
     def column(self, name: str) -> ArrowColumn:
-        return ArrowColumn(self.table.column(name), self.plain_text)
+        column = self.table.column(name)
+        twice = _twice(column.type)
+        if twice is not None:
+            raise InputError(
+                f"column {name!r}: field {twice!r} stands twice in one object; rename all but one"
+            )
+        return ArrowColumn(column, self.plain_text)
 
     def kept(self, keep: NDArray[np.bool_]) -> Any:
         return filtered(self.table, keep)
@@ -58,6 +65,18 @@ class ArrowRecords(Records):
             field = table.schema.field(at)
             table = table.set_column(at, field.with_type(array.type), array)
         return table.replace_schema_metadata(self.table.schema.metadata)
+
+
+def _twice(kind: Any) -> str | None:
+    """A name that two fields of one struct have, anywhere in a type."""
+    names = [kind.field(i).name for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+    inner = [kind.field(i).type for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+    if is_list(kind):
+        inner = [kind.value_type]
+    again = next((name for name in names if names.count(name) > 1), None)
+    return (
+        again if again is not None else next((found for k in inner if (found := _twice(k)) is not None), None)
+    )
 
 
 def filtered(table: Any, keep: NDArray[np.bool_]) -> Any:

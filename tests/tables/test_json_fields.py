@@ -4,6 +4,7 @@ import gzip
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mrtsim import InputError, read_pilot
@@ -180,3 +181,16 @@ def test_json_text_keeps_the_digits_of_ids_too(tmp_path):
     cells = [json.dumps(f'{{"n": {n}}}').replace('\\"', '""') for n in DIGITS[:2] for _ in range(2)]
     path.write_text("id,loss\n" + "".join(f"{cell},{i}\n" for i, cell in enumerate(cells)))
     assert read_pilot(path, prompt_column="id.n").data.ids["prompt"].names == DIGITS[:2]
+
+
+@pytest.mark.parametrize("in_list", [False, True])
+def test_fields_of_one_name_in_an_arrow_struct_are_refused(in_list):
+    scores = pa.StructArray.from_arrays(
+        [pa.array([1.0, 2, 3, 5]), pa.array([9.0, 9, 9, 1])], names=["v", "v"]
+    )
+    if in_list:
+        scores = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3, 4], pa.int32()), scores)
+    table = pa.table({"prompt_id": ["a", "a", "b", "b"], "loss": [1.0, 2, 3, 5], "scores": scores})
+    assert read_pilot(table).losses.tolist() == [1, 2, 3, 5]
+    with pytest.raises(InputError, match="column 'scores': field 'v' stands twice"):
+        read_pilot(table, loss_column="scores.v")
