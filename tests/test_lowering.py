@@ -93,4 +93,4 @@ def test_code_asks_a_device_for_its_platform_in_one_place():
         for line in path.read_text(encoding="utf-8").splitlines()
         if asks.search(line)
     ]
-    assert found == ['mrtsim/montecarlo.py: return (device or jax.local_devices()[0]).platform == "cpu"']
+    assert found == ['mrtsim/devices.py: return (device or jax.local_devices()[0]).platform == "cpu"']
