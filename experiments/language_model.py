@@ -23,7 +23,13 @@ from experiments.harness.statements import Prediction, Role, above, below, betwe
 from experiments.shared import distillation as lab
 from experiments.shared import smollm
 from experiments.shared.context_tasks import END, prompts
-from experiments.shared.resampling import cell, cells, k_star_draws, law_r_squared, resampled_means
+from experiments.shared.resampling import (
+    estimate_of,
+    estimates_of,
+    k_star_draws,
+    law_r_squared,
+    resampled_means,
+)
 from experiments.shared.training import Recipe
 from mrtsim.errors import InputError
 from mrtsim.pilot.estimate import PilotEstimate, estimate_components
@@ -404,12 +410,12 @@ def _cost(
         "budget": budget,
         "responses": ks,
         "prompts": [config.prompts_at(budget, k) for k in ks],
-        **{step: cells(m) for step, m in means.items()},
-        "best_k": {step: cell(b) for step, b in best.items()},
-        "best_over_k_star": {kind: cell(best["best"] / star) for kind, star in stars.items()},
-        "gradients_off_less_losses_off": cell(off["gradients"] - off["losses"]),
-        "losses_less_gradients": cell(at(stars["losses"]) - at(stars["gradients"])),
-        "first_less_others_last": cell(means["last"][:, 0] - means["last"][:, 1:].max(1)),
+        **{step: estimates_of(m) for step, m in means.items()},
+        "best_k": {step: estimate_of(b) for step, b in best.items()},
+        "best_over_k_star": {kind: estimate_of(best["best"] / star) for kind, star in stars.items()},
+        "gradients_off_less_losses_off": estimate_of(off["gradients"] - off["losses"]),
+        "losses_less_gradients": estimate_of(at(stars["losses"]) - at(stars["gradients"])),
+        "first_less_others_last": estimate_of(means["last"][:, 0] - means["last"][:, 1:].max(1)),
     }
 
 
@@ -437,7 +443,9 @@ def _judged(
     means = resampled_means(values(paid, "best"))
     n, k = (np.array([d[i] for d in paid], float) for i in (0, 1))
     law = {
-        kind: cell(law_r_squared(n, k, k_star_draws(pilot, config.cost) ** 2 / config.prompt_cost, means))
+        kind: estimate_of(
+            law_r_squared(n, k, k_star_draws(pilot, config.cost) ** 2 / config.prompt_cost, means)
+        )
         for kind, pilot in pilots.items()
     }
     rows = {
@@ -451,14 +459,14 @@ def _judged(
         "law": law,
         "rows": {
             "responses": config.row_responses,
-            **{step: cells(m) for step, m in rows.items()},
-            "over_first": cells((rows["best"][:, 1:] - rows["best"][:, :1]) / start),
+            **{step: estimates_of(m) for step, m in rows.items()},
+            "over_first": estimates_of((rows["best"][:, 1:] - rows["best"][:, :1]) / start),
         },
         "fixed": {
             "prompts": config.fixed_prompts,
             "responses": ks,
-            **{step: cells(m) for step, m in fixed.items()},
-            "drop": {step: cell(m[:, 0] - m[:, -1]) for step, m in fixed.items()},
+            **{step: estimates_of(m) for step, m in fixed.items()},
+            "drop": {step: estimate_of(m[:, 0] - m[:, -1]) for step, m in fixed.items()},
         },
         "selectors": [_strategies(config, k, curves, start) for k in config.selector_responses],
         "best_step": {f"{n}x{k}/{name}": float(curves[n, k, name]["step"].mean()) for n, k, name in designs},
@@ -474,9 +482,9 @@ def _strategies(
     over = means[:, 1:] - means[:, :1]
     return {
         "responses": k,
-        "rkon": cell(means[:, 0]),
-        "over_rkon": dict(zip(config.selectors, cells(over), strict=True)),
-        "least": cell(over.min(1) / start),
+        "rkon": estimate_of(means[:, 0]),
+        "over_rkon": dict(zip(config.selectors, estimates_of(over), strict=True)),
+        "least": estimate_of(over.min(1) / start),
     }
 
 

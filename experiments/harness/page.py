@@ -217,10 +217,10 @@ def _section(
             [[p.quantity, *_numbers(p), str(p.outcome)] for p in primaries],
         )
         lines.append("")
-    link = f"ll statements of claim {number}]({claim_file(number)})"
+    file = claim_file(number)
     if stops := _stops(statements):
-        return [*lines, f"Where it stops ([a{link}):", "", *stops, ""]
-    return [*lines, f"[A{link}", ""]
+        return [*lines, f"Where it stops ([all statements of claim {number}]({file})):", "", *stops, ""]
+    return [*lines, f"[All statements of claim {number}]({file})", ""]
 
 
 def _stops(statements: Sequence[Prediction]) -> list[str]:

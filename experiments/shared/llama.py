@@ -119,6 +119,10 @@ class Pack(NamedTuple):
         """All slots one after the other, (P + R T, ...)."""
         return jnp.concatenate([self.prompt, self.responses.reshape(-1, *self.responses.shape[2:])])
 
+    def part(self, asked: tuple[int, int]) -> Pack:
+        """The prompt's last slots and every response's first ones, as many as `asked`."""
+        return Pack(self.prompt[len(self.prompt) - asked[0] :], self.responses[:, : asked[1]])
+
     def like(self, rows: Array) -> Pack:
         """A pack of these sizes from one row per slot."""
         size, (n, length) = len(self.prompt), self.responses.shape[:2]
@@ -210,8 +214,7 @@ def _layer(layer: Layer, pack: Pack, start: Array, asked: tuple[int, int], shape
     """The layer's output at the prompt's last slots and every response's first ones, as many as `asked`."""
     size, (n, length) = len(pack.prompt), pack.responses.shape[:2]
     order = Pack(np.arange(size), np.broadcast_to(size + np.arange(length), (n, length)))
-    wanted = Pack(pack.prompt[size - asked[0] :], pack.responses[:, : asked[1]])
-    places = Pack(order.prompt[size - asked[0] :], order.responses[:, : asked[1]])
+    wanted, places = pack.part(asked), order.part(asked)
     positions = jnp.maximum(order.rows() - start, 0), jnp.maximum(places.rows() - start, 0)
     k, v = _keys(layer, pack.rows(), positions[0], shape)
     queries = _queries(layer, wanted.rows(), positions[1], shape)

@@ -36,15 +36,15 @@ def k_star_draws(pilot: PilotEstimate, cost: Cost) -> np.ndarray:
     return np.concatenate([[found.value if math.isfinite(found.value) else math.nan], drawn])
 
 
-def cell(draws: np.ndarray) -> Estimate:
+def estimate_of(draws: np.ndarray) -> Estimate:
     """The first draw as the estimate, with the percentile interval of the others."""
     low, high = np.quantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(draws[0]), float(min(low, draws[0])), float(max(high, draws[0])))
 
 
-def cells(draws: np.ndarray) -> list[Estimate]:
-    """`cell` of every column of draws (1 + RESAMPLES, columns)."""
-    return [cell(column) for column in draws.T]
+def estimates_of(draws: np.ndarray) -> list[Estimate]:
+    """`estimate_of` every column of draws (1 + RESAMPLES, columns)."""
+    return [estimate_of(column) for column in draws.T]
 
 
 def law_r_squared(prompts: np.ndarray, ks: np.ndarray, ratios: np.ndarray, means: np.ndarray) -> np.ndarray:

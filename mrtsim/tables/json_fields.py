@@ -40,6 +40,11 @@ def has_float(values: Sequence[Any], path: Path) -> bool:
     return float in kinds or (list in kinds and any(isinstance(v, float) for v in opened(ends)))
 
 
+def has_decimal_id(record: dict[str, Any], ids: Iterable[Path]) -> bool:
+    """Whether a number with decimals stands at one of these paths of a record."""
+    return any(has_float([record.get(path.column)], path) for path in ids)
+
+
 def doubtful(block: bytes, count: int, path: Path, values: Sequence[Any]) -> Iterable[int]:
     """Numbers of the lines in which a field on a path may stand twice, by how often its name is there at all.
 

@@ -16,7 +16,7 @@ from mrtsim.tables import chunks, paths
 from mrtsim.tables.columns import PythonColumn
 from mrtsim.tables.cut import cut_record, is_whole
 from mrtsim.tables.format import Format, Records, Write
-from mrtsim.tables.json_fields import has_float, twice
+from mrtsim.tables.json_fields import has_decimal_id, twice
 from mrtsim.tables.json_values import exact_number, from_pairs
 from mrtsim.tables.lines_format import FIRST_RECORDS
 from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed
@@ -137,7 +137,7 @@ class JsonFormat(Format):
                 if not isinstance(value, dict):
                     raise self.file.error(f"expected a JSON object, found {shown(value)}", here())
                 here()
-                if any(has_float([value.get(path.column)], path) for path in self.used_ids):
+                if has_decimal_id(value, self.used_ids):
                     value, _ = exact.raw_decode(text, at)
                 repeated = twice(value, self.used)
                 if repeated is not None:

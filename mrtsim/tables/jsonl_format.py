@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mrtsim.errors import InputError
 from mrtsim.tables.cut import cut_record
-from mrtsim.tables.json_fields import doubtful, has_float, twice
+from mrtsim.tables.json_fields import doubtful, has_decimal_id, has_float, twice
 from mrtsim.tables.json_values import exact_number, from_pairs
 from mrtsim.tables.lines_format import LineRecords, LinesFormat
 from mrtsim.tables.values import shown
@@ -60,9 +60,7 @@ class JsonlFormat(LinesFormat):
         try:
             text = line.decode("utf-8")
             value = json.loads(text, object_pairs_hook=self._unique if unique else from_pairs)
-            if isinstance(value, dict) and any(
-                has_float([value.get(path.column)], path) for path in self.used_ids
-            ):
+            if isinstance(value, dict) and has_decimal_id(value, self.used_ids):
                 value = json.loads(text, object_pairs_hook=from_pairs, parse_float=exact_number)
         except UnicodeDecodeError as error:
             reason = f"not UTF-8 text ({error.reason}); save the file as UTF-8"

@@ -110,7 +110,7 @@ class TestStatistics:
         draws = resampling.k_star_draws(Pilot(), language_model.Config().cost)
         assert draws[0] == 5
         assert np.isnan(draws[1:]).all()
-        cell = json.loads(json.dumps(to_json(resampling.cell(draws))))
+        cell = json.loads(json.dumps(to_json(resampling.estimate_of(draws))))
         assert cell == {"estimate": 5.0, "low": None, "high": None}
 
 
