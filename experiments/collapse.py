@@ -47,7 +47,7 @@ class Config:
     grid_candidates: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256)
     grid_responses: tuple[int, ...] = (1, 2, 4, 8, 16)
     strategies: tuple[str, ...] = ("rkon", "bkon", "dbkon", "dkon", "filtered-max-min")
-    replicates: int = 5_000
+    replicates: int = 3_000
     points: int = 128
     randomisations: int = 8
 

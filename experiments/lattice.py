@@ -74,11 +74,11 @@ class Config:
     """
 
     n_clusters: int = 64
-    replicates: int = 4_000
+    replicates: int = 2_000
     pilot_clusters: int = 100
     pilots: int = 500
     learner_clusters: int = 256
-    learner_replicates: int = 12
+    learner_replicates: int = 8
     batch: int = 64
     recipe: Recipe = MINIBATCHES
     points: int = 2**14

@@ -70,18 +70,18 @@ class Config:
     similarities: tuple[float, ...] = (0.5, 0.9, 1.0)
     mode_scales: tuple[float, ...] = (0.35, 0.6, 1.0, 1.7)
     responses: tuple[int, ...] = (1, 2, 8)
-    replicates: int = 4_000
+    replicates: int = 2_000
     c_prompt: float = 4.0
     c_response: float = 1.0
     pilot_groups: int = 50
     pilot_group_size: int = 4
     pilot_responses: int = 4
-    pilots: int = 1_000
+    pilots: int = 500
     learner_prompts: int = 512
     learner_group_sizes: tuple[int, ...] = (1, 4, 16)
     learner_similarities: tuple[float, ...] = (0.5, 0.9)
     learner_responses: int = 8
-    learner_replicates: int = 8
+    learner_replicates: int = 6
     points: int = 2**14
 
     def __post_init__(self):

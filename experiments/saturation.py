@@ -45,13 +45,13 @@ WAYS = (*TIES, "covered", "sum")
 class Config:
     """`replicates` are pools per number of candidates, `trials` are of each network; errors are E5's, at K = 4."""
 
-    replicates: int = 2_000
+    replicates: int = 1_000
     candidates: tuple[int, ...] = (4, 8, 16, 32)
     responses: tuple[int, ...] = (2, 4, 8)
     alphas: tuple[float, ...] = (0.0, 0.25, 0.75, 1.0, 2.0)
     error_candidates: tuple[int, ...] = (8, 32)
     n_prompts: int = 30
-    networks: int = 6
+    networks: int = 4
     trials: int = 60
 
     def __post_init__(self):
@@ -122,7 +122,8 @@ def exact_shares(n: int, most: int, alphas: tuple[float, ...]) -> np.ndarray:
     weights = np.array([comb(n, a) * comb(n - a, b) for a, b, _ in counts]) / 3.0**n
     with jax.enable_x64(True):
         pools = np.stack([np.repeat(np.asarray(TOY.offsets, float), of_modes) for of_modes in counts])
-        found = np.asarray(_saturated(_without_noise(jnp.asarray(pools)), most, jnp.asarray(alphas)))
+        exact = jax.jit(lambda pools, alphas: _saturated(_without_noise(pools), most, alphas))
+        found = np.asarray(exact(pools, np.asarray(alphas)))
     return np.einsum("apk,p->ak", _up_to_k(found), weights)
 
 

@@ -53,8 +53,8 @@ class Config:
     n_candidates: int = 32
     responses: tuple[int, ...] = (2, 4, 8)
     alphas: tuple[float, ...] = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
-    networks: int = 8
-    trials: int = 120
+    networks: int = 6
+    trials: int = 80
 
     def __post_init__(self):
         if self.networks < 2:

@@ -71,7 +71,7 @@ class Config:
     dropout: float = 0.1
     recipe: Recipe = PAPER
     replicates: int = 5
-    generation_prompts: int = 32
+    generation_prompts: int = 16
     generations: int = 16
 
     def __post_init__(self):
@@ -91,7 +91,7 @@ PRESETS = {
         n_prompts=50, test_prompts=50, recipe=replace(PAPER, steps=60), replicates=2, generation_prompts=6
     ),
     "paper": Config(),
-    "precise": Config(replicates=40),
+    "precise": Config(replicates=40, generation_prompts=32),
 }
 
 
@@ -242,9 +242,12 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
             f"{name}/k={k}": (np.int32(which), np.int32(k), config)
             for which, name in enumerate(STRATEGIES)
             for k in config.responses
+            if (name, k) != ("mode-seeking", 1)
         },
         block=1,  # a run fills a core
     )
+    if 1 in config.responses:
+        cells["mode-seeking/k=1"] = cells["bkon/k=1"]  # the same pick
     scores = {name: [cells[f"{name}/k={k}"] for k in config.responses] for name in STRATEGIES}
     nll = {
         name: {recipe: [s[recipe]["tokens"].mean(-1) for s in cells] for recipe in RECIPES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from mrtsim.estimates import normal_quantile
+
+# Embedding Matplotlib's own fonts warns of their dates.
+logging.getLogger("fontTools").setLevel(logging.ERROR)
 
 COLUMN = 3.4  # inches, one column of a two-column page
 PAGE = 7.0  # inches, both columns

@@ -10,13 +10,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.harness import page
 from experiments.harness.statements import Prediction, check
+from mrtsim.devices import usable_cores
 from mrtsim.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,15 +102,18 @@ def load(folder: Path, names: Sequence[str] | None = None) -> dict[str, Found]:
 
 
 def draw_all(results: dict[str, Found], folder: Path) -> dict[str, str]:
-    """Draw every figure there is code for, as PNG and PDF; returns experiment -> caption."""
+    """Draw every figure there is code for, as PNG and PDF, on all cores; returns experiment -> caption."""
+    drawn = {name: caption(found) for name, found in results.items() if has_figure(name)}
+    # Matplotlib draws under the interpreter's lock; processes are spawned because JAX's threads do not survive a fork.
+    with ProcessPoolExecutor(usable_cores(), multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_draw, drawn, (results[name].stored["result"] for name in drawn), repeat(folder)))
+    return drawn
+
+
+def _draw(name: str, result: dict[str, Any], folder: Path) -> None:
     from figures import style
 
-    drawn = {name: caption(found) for name, found in results.items() if has_figure(name)}
-    for name in drawn:
-        style.save(
-            importlib.import_module(f"figures.{name}").draw(results[name].stored["result"]), folder / name
-        )
-    return drawn
+    style.save(importlib.import_module(f"figures.{name}").draw(result), folder / name)
 
 
 def has_figure(name: str) -> bool:

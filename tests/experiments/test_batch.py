@@ -12,7 +12,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from experiments import batch
-from experiments.shared.mdn_training import TOY, sobol_prompts
+from experiments.shared.mdn_training import TOY, judge, sobol_prompts
+from experiments.shared.training import Recipe, fit
 from mrtsim.errors import InputError
 from mrtsim.losses import mdn_nll
 from mrtsim.models import MDN
@@ -48,6 +49,30 @@ def test_gradient_components_are_those_of_simulated_batches():
         assert squares.mean() == pytest.approx(expected, abs=5 * squares.std() / np.sqrt(3_000)), (n, k)
         # The squared norm of the mean of T draws exceeds the truth by their variance over T.
         assert np.sum(draws.mean(0) ** 2) - squares.mean() / 3_000 == pytest.approx(exact["signal"], rel=0.1)
+
+
+def test_what_pads_an_update_changes_nothing():
+    """More rows than a split uses are drawn and left out: the first step's gradient is that of the used ones alone."""
+    points = TOY.prompts_at(jnp.asarray(sobol_prompts(64), jnp.float32))
+    recipe = Recipe(steps=1, validate_every=1, learning_rate=0.1)
+    n, k, key = 3, 4, jax.random.key(5)
+
+    def curve(rows):
+        found = eqx.filter_jit(batch.train_online)(key, n, k, points, batch.Shape(rows, recipe))
+        return np.asarray(found["nll"])
+
+    assert curve(12) != pytest.approx(curve(12)[::-1])  # the step does move the loss
+    # The draws depend on how many there are, so that the runs are compared through the batch they took.
+    model_key, batch_key = jax.random.split(key)
+    step_key = jax.random.split(batch_key, 1)[0]
+    prompt_key, response_key = jax.random.split(step_key)
+    rows = 20
+    prompts = TOY.sample_prompts(prompt_key, rows)[np.arange(rows) // k]
+    responses, _ = TOY.sample_responses(response_key, prompts, 1)
+    trained = fit(
+        MDN(model_key), lambda m, _: jnp.mean(mdn_nll(m, prompts[: n * k], responses[: n * k])), recipe
+    ).last
+    assert curve(rows)[-1] == pytest.approx(float(judge(trained, points)["nll"]), rel=1e-5)
 
 
 def test_prompts_in_an_update():

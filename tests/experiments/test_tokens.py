@@ -128,6 +128,13 @@ def test_mode_seeking_against_the_rule_in_words():
             assert ours.tolist() == brute_mode_seeking(rewards.astype(np.float32), modes, k, 0.3)
 
 
+def test_with_one_response_mode_seeking_is_bkon():
+    rewards = jax.random.normal(jax.random.key(0), (500, 12))
+    modes = jax.random.randint(jax.random.key(1), (500, 12), 0, 3)
+    both = [tokens.pick(name, None, modes, rewards, 1, 0.3) for name in ("bkon", "mode-seeking")]
+    np.testing.assert_array_equal(*both)
+
+
 def test_picks_of_each_strategy():
     modes, rewards = TOY.sample_pools(jax.random.key(3), (300, 32))
     picks = {
