@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from mrtsim.selection.exact_laws import rkon_pool_variance
 from mrtsim.selection.facility_location import (
     similarity_matrix,
 )
+from mrtsim.selection.registry import Pool, strategy
 from tests.selection.random_pools import KEY, pools, tied_pools
 
 
@@ -72,9 +74,22 @@ def test_the_first_of_an_iid_pool_are_rkon_in_distribution():
 
 def test_bkon_is_the_sort_by_reward_then_index():
     rewards, _ = tied_pools(500, 9, np.random.default_rng(0))
-    for k in (1, 4, 9):
+    for k in (1, 2, 4, 9):  # few are found one by one, many by sorting
         expected = np.argsort(-rewards, axis=1, kind="stable")[:, :k]
         np.testing.assert_array_equal(mrt.select("bkon", k, rewards=rewards), expected)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bkon_inside_a_program_ranks_infinite_rewards(dtype, k):
+    rewards = np.random.default_rng(0).choice([-np.inf, 0.0, 1.0, np.inf], size=(300, 12)).astype(dtype)
+    mask = np.random.default_rng(1).random(rewards.shape) < 0.7
+    mask[:, :3] = True
+    with jax.enable_x64(dtype == np.float64):
+        kept = jax.vmap(lambda r, m: strategy("bkon")(None, Pool(rewards=r, mask=m), k))(rewards, mask)
+    # Of what does not exist nothing is kept before the last finite reward; -inf ties with it.
+    expected = np.argsort(-np.where(mask, rewards, -np.inf), axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(kept, expected)
 
 
 def test_rewards_are_ranked_in_float64():
