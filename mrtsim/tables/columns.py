@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain, compress
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -67,6 +68,11 @@ class PythonColumn:
 
     def __init__(self, values: Sequence[Any], plain_text: bool = False):
         self.values, self.plain_text = values, plain_text
+
+    @cached_property
+    def kinds(self) -> set[type]:
+        """The types of the values."""
+        return set(map(type, self.values))
 
     def at(self, fields: Sequence[str]) -> PythonColumn:
         if not fields:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -14,9 +15,20 @@ from numpy.typing import NDArray
 
 from mrtsim.errors import InputError
 from mrtsim.tables.cut import cut_record
-from mrtsim.tables.json_fields import doubtful, has_decimal_id, has_float, twice
+from mrtsim.tables.format import Records
+from mrtsim.tables.json_fields import (
+    doubtful,
+    has_decimal_id,
+    has_float,
+    names_escaped,
+    names_inside,
+    one_per_line,
+    some_twice,
+    twice,
+)
 from mrtsim.tables.json_values import exact_number, from_pairs
 from mrtsim.tables.lines_format import LineRecords, LinesFormat
+from mrtsim.tables.sources import ahead
 from mrtsim.tables.values import shown
 
 
@@ -27,12 +39,40 @@ class JsonlFormat(LinesFormat):
     endings = (".jsonl", ".ndjson")
     empty = "is empty; expected one JSON object per line"
 
+    def _read(self, columns: Sequence[str] | None, copies: bool) -> Iterator[tuple[bytes, Records | None]]:
+        """Blocks after the first are read by pyarrow as long as their columns hold what the first line's do."""
+        blocks = self._blocks()
+        first, second = next(blocks, b""), None
+        if first:
+            yield first, None
+            second = next(blocks, None)
+        if second is None:
+            return
+        blocks = chain([second], blocks)
+        line = first.partition(b"\n")[0]
+        if copies or not columns or not line.strip():
+            yield from ((block, None) for block in blocks)
+            return
+        from mrtsim.tables.json_blocks import records_of, schema_of
+
+        schema = schema_of(self.decode(line, 1), columns, {path.column for path in self.used_ids})
+
+        def read(block: bytes) -> Records | None:
+            nonlocal schema
+            records = None if schema is None else records_of(block, schema)
+            if records is None:
+                schema = None  # the rest is probably no simpler
+            return records
+
+        with closing(ahead(blocks, read)) as pairs:
+            yield from pairs
+
     def _of_block(
         self, block: bytes, count: int, number: int, columns: Sequence[str] | None, copies: bool
     ) -> LineRecords:
-        if columns is None or columns or not copies:
-            known, read = _decoder(None if columns is None else tuple(columns))
-            with suppress(msgspec.MsgspecError):
+        if (columns is None or columns or not copies) and one_per_line(block, count):
+            known, read = _decoder(None if columns is None else tuple(columns), Any)
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 rows = read(block)
                 if len(rows) == count:
                     lines = block.split(b"\n")[:count] if copies else []
@@ -43,18 +83,33 @@ class JsonlFormat(LinesFormat):
 
     def _certain(self, found: LineRecords, block: bytes, count: int, number: int) -> LineRecords:
         """The records, with every digit of their ids; InputError if a field that is used stands twice."""
-        here = [path for path in self.used if found.columns is None or path.column in found.columns]
-        values = {path: found.column(path.column).values for path in here}
-        lines = None
-        for path in here:
-            for index in doubtful(block, count, path, values[path]):
-                lines = lines or block.split(b"\n")
+        doubts = set(range(count) if names_escaped(block) else ())
+        decimals = False
+        for path in self.used:
+            if found.columns is not None and path.column not in found.columns:
+                continue
+            column, is_id = found.column(path.column), path in self.used_ids
+            doubts.update(doubtful(block, count, path.column, column))
+            if path.fields or (is_id and column.kinds & {dict, list}):
+                names = names_inside(column.values, path, all_below=is_id)
+                if names is None or (names and some_twice(self._texts(block, path.column), names)):
+                    doubts.update(range(count))
+            decimals |= is_id and has_float(column.at(path.fields))
+        if not decimals and not doubts:
+            return found
+        lines = block.split(b"\n")[:count]
+        if not decimals:
+            for index in sorted(doubts):
                 self.decode(lines[index], number + index)
-        if any(has_float(values[path], path) for path in here if path in self.used_ids):
-            lines = lines or block.split(b"\n")
-            rows = [self.decode(line, number + index) for index, line in enumerate(lines[:count])]
-            return LineRecords(self, None, rows, found.lines, found.ended)
-        return found
+            return found
+        rows = [self.decode(line, number + index) for index, line in enumerate(lines)]
+        return LineRecords(self, None, rows, found.lines, found.ended)
+
+    def _texts(self, block: bytes, column: str) -> bytes:
+        """A column's values as they are written."""
+        known, read = _decoder((column,), msgspec.Raw)
+        values = LineRecords(self, known, read(block), [], True).column(column).values
+        return b"\n".join([value for value in values if value is not None])
 
     def decode(self, line: bytes, number: int, *, unique: bool = False) -> dict[str, Any]:
         try:
@@ -92,12 +147,12 @@ class JsonlFormat(LinesFormat):
 
 
 @cache
-def _decoder(columns: tuple[str, ...] | None) -> tuple[Sequence[str] | None, Any]:
-    """The columns of its rows, None for all, and a function from whole lines to rows."""
+def _decoder(columns: tuple[str, ...] | None, kind: Any) -> tuple[Sequence[str] | None, Any]:
+    """The columns of its rows, None for all, and a function from whole lines to rows of values of one kind."""
     if columns is not None:
-        fields = [(f"f{i}", Any, None) for i in range(len(columns))]
+        fields = [(f"f{i}", kind, None) for i in range(len(columns))]
         names = {f"f{i}": name for i, name in enumerate(columns)}
         with suppress(ValueError):  # a name with quotes
             row = msgspec.defstruct("Row", fields, rename=names, gc=False)
             return columns, msgspec.json.Decoder(row).decode_lines
-    return None, msgspec.json.Decoder(dict[str, Any]).decode_lines
+    return None, msgspec.json.Decoder(dict[str, kind]).decode_lines

@@ -16,7 +16,7 @@ from mrtsim.tables import paths
 from mrtsim.tables.columns import PythonColumn
 from mrtsim.tables.cut import is_whole
 from mrtsim.tables.format import Format, Records, Write
-from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed, whole_lines
+from mrtsim.tables.sources import BYTE_ORDER_MARK, compressed, lines_in, whole_lines
 
 # Columns are those of the first records.
 FIRST_RECORDS = 100
@@ -67,15 +67,20 @@ class LinesFormat(Format):
 
     def records(self, columns: Sequence[str] | None, *, copies: bool = False) -> Iterator[Records]:
         number, empty = 1, True
-        for block in self._blocks():
-            count = block.count(b"\n") + (not block.endswith(b"\n"))
-            records = self._of_block(block, count, number, columns, copies)
+        for block, records in self._read(columns, copies):
+            count = lines_in(block)
+            if records is None:
+                records = self._of_block(block, count, number, columns, copies)
             number += count
             if len(records):
                 empty = False
                 yield records
         if empty:
             raise self.file.error(self.empty)
+
+    def _read(self, columns: Sequence[str] | None, copies: bool) -> Iterator[tuple[bytes, Records | None]]:
+        """Each block of whole lines, and its records where other threads have read them."""
+        return ((block, None) for block in self._blocks())
 
     def _of_block(
         self, block: bytes, count: int, number: int, columns: Sequence[str] | None, copies: bool
@@ -146,19 +151,19 @@ class LineRecords(Records):
         ended: bool,
     ):
         self.format, self.columns, self.rows, self.lines, self.ended = format_, columns, rows, lines, ended
-        self._values: dict[str, list[Any]] = {}  # of columns that were asked for
+        self._columns: dict[str, PythonColumn] = {}  # that were asked for
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def column(self, name: str) -> PythonColumn:
-        if name not in self._values:
+        if name not in self._columns:
             if self.columns is None:
-                self._values[name] = [row.get(name) for row in self.rows]
+                values = [row.get(name) for row in self.rows]
             else:
-                at = attrgetter(f"f{list(self.columns).index(name)}")
-                self._values[name] = list(map(at, self.rows))
-        return PythonColumn(self._values[name], self.format.plain_text)
+                values = list(map(attrgetter(f"f{list(self.columns).index(name)}"), self.rows))
+            self._columns[name] = PythonColumn(values, self.format.plain_text)
+        return self._columns[name]
 
     def kept(self, keep: NDArray[np.bool_]) -> bytes:
         return self._joined(

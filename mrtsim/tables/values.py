@@ -195,7 +195,8 @@ class Labels:
         """
         kinds = set(map(type, values))
         if kinds == {str}:
-            self.kinds.add("text")
+            if any(values):  # an empty text is a missing id
+                self.kinds.add("text")
             return self._of_present(values, plain_text)
         if kinds == {int}:
             self.kinds.add("whole number")

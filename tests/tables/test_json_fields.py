@@ -9,7 +9,9 @@ import pytest
 
 from mrtsim import InputError, read_pilot
 from mrtsim.selection.select_file import select_file
+from mrtsim.tables import chunks
 from mrtsim.tables.cut import cut_record
+from mrtsim.tables.jsonl_format import JsonlFormat
 from mrtsim.tables.values import Wrong
 
 LINES, ARRAY, LAX, ZIPPED = "lines", "array", "lax", "zipped"
@@ -46,6 +48,10 @@ def in_lists(n=150):
     ]
 
 
+def slashes(n=150):
+    return [f'{{"prompt_id": "p{i // 2}", "pass/1": {i}, "é": {i}, "text": "a\\nb"}}' for i in range(n)]
+
+
 def chats(n=150):
     return [f'{{"prompt_id": [{{"role": "user", "content": "q{i // 2}"}}], "loss": {i}}}' for i in range(n)]
 
@@ -55,6 +61,18 @@ TWICE = {
     "an id": (flat, '{"prompt_id": "p1", "prompt_id": "p2", "loss": 2}', "loss", "'prompt_id' stands twice"),
     "a null": (flat, '{"prompt_id": "p1", "loss": 1, "loss": null}', "loss", "'loss' stands twice"),
     "by its number": (flat, '{"prompt_id": "p1", "loss": 1, "l\\u006fss": 2}', "loss", "'loss' stands twice"),
+    "with another slash": (
+        slashes,
+        '{"prompt_id": "p1", "pass/1": 1, "pass\\/1": 2}',
+        "pass/1",
+        "'pass/1' stands twice",
+    ),
+    "by the number of an accent": (
+        slashes,
+        '{"prompt_id": "p1", "é": 1, "\\u00e9": 2}',
+        "é",
+        "'é' stands twice",
+    ),
     "in an object": (
         in_objects,
         '{"prompt_id": 1, "scores": {"loss": 1, "loss": 2}}',
@@ -85,6 +103,18 @@ TWICE = {
         "loss",
         "'content' stands twice",
     ),
+    "in a chat after texts": (
+        flat,
+        '{"prompt_id": [{"role": "user", "content": "a", "content": "b"}], "loss": 1}',
+        "loss",
+        "'content' stands twice",
+    ),
+    "deep in a chat": (
+        chats,
+        '{"prompt_id": [{"role": "user", "content": "a", "more": [{"x": 1, "x": 2}]}], "loss": 1}',
+        "loss",
+        "'x' stands twice",
+    ),
 }
 
 
@@ -99,6 +129,45 @@ def test_a_field_that_is_used_and_stands_twice_is_refused(tmp_path, kind, case, 
         InputError, match=f"line {rows.index(row) + (2 if kind == ARRAY else 1)}: .*{message}"
     ):
         read_pilot(write(tmp_path, kind, rows), loss_column=column)
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_chats_beside_other_chats_are_not_in_doubt(tmp_path, monkeypatch, small):
+    """What the lines are read for a second time is seen by `decode`."""
+    rows = [
+        f'{{"prompt_id": [{{"role": "user", "content": "q{i // 2} role"}}], "loss": {i}, "messages": '
+        f'[{{"role": "user", "content": "a"}}, {{"role": "assistant", "content": "b"}}]}}'
+        for i in range(150)
+    ]
+    path, decoded, decode = write(tmp_path, LINES, rows), [], JsonlFormat.decode
+
+    def counted(self, line, number, **options):
+        decoded.append(number)
+        return decode(self, line, number, **options)
+
+    monkeypatch.setattr(JsonlFormat, "decode", counted)
+    if small:
+        monkeypatch.setattr(chunks, "BYTES", 1000)
+    np.testing.assert_array_equal(read_pilot(path).losses, np.arange(150))
+    assert decoded
+    assert max(decoded) <= 100  # for the names of the columns
+
+
+def test_lines_that_hold_two_objects_or_none_are_not_taken_for_one_each(tmp_path):
+    rows = [f'{{"prompt_id": {i // 2}, "reward": {i}}}' for i in range(120)]
+    path, out = tmp_path / "a.jsonl", tmp_path / "out.jsonl"
+    path.write_text("\n".join([*rows, " ".join(rows[:2]), "", *rows]) + "\n")
+    with pytest.raises(InputError, match="line 121: not a JSON object on one line"):
+        select_file(path, out, "bkon", 1)
+    assert not out.exists()
+
+
+def test_an_id_that_is_no_utf_8_is_a_message_in_any_line(tmp_path):
+    rows = [row.encode() for row in flat()]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join([*rows, b'{"prompt_id": "p\xe9", "loss": 1}', b""]))
+    with pytest.raises(InputError, match="line 151: not UTF-8 text"):
+        read_pilot(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
