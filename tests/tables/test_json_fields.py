@@ -237,6 +237,13 @@ def test_ids_that_differ_in_any_digit_are_two(tmp_path, kind, nested):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_decimals_alone_keep_their_digits(tmp_path, kind):
+    """Numbers that any decoder takes."""
+    rows = [f'{{"id": {n}, "loss": {i}}}' for i, n in enumerate(np.repeat(DIGITS[:4], 2))]
+    assert read_pilot(write(tmp_path, kind, rows), prompt_column="id").data.ids["prompt"].names == DIGITS[:4]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_same_number_written_otherwise_is_one_id(tmp_path, kind):
     rows = [
         f'{{"id": {n}, "loss": {i}}}' for i, n in enumerate(["0.5", "0.50", "5e-1", "2.5", "2.500", "25E-1"])
