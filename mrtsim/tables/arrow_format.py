@@ -82,7 +82,7 @@ class ArrowFormat(Format):
                 batch.validate(full=True)  # offsets of a damaged file would lead outside the memory
                 for part in sliced(batch):
                     empty = False
-                    yield ArrowRecords(part)
+                    yield ArrowRecords(part, self.file)
         if empty:
             raise self.file.error("has columns but no rows")
 

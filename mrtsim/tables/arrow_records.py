@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from mrtsim.errors import InputError
 from mrtsim.tables import paths
 from mrtsim.tables.arrow_columns import (
     ArrowColumn,
@@ -23,16 +22,17 @@ from mrtsim.tables.arrow_columns import (
 )
 from mrtsim.tables.cut import cut_cell, is_whole
 from mrtsim.tables.format import Records
+from mrtsim.tables.sources import InputFile
 from mrtsim.tables.values import Wrong
 
 pc: Any = pyarrow.compute
 
 
 class ArrowRecords(Records):
-    """Rows of an Arrow table."""
+    """Rows of an Arrow table, and the file that they are of."""
 
-    def __init__(self, table: Any, plain_text: bool = False):
-        self.plain_text = plain_text
+    def __init__(self, table: Any, file: InputFile, plain_text: bool = False):
+        self.file, self.plain_text = file, plain_text
         self.table = table if isinstance(table, pa.Table) else pa.Table.from_batches([table])
 
     def __len__(self) -> int:
@@ -42,8 +42,8 @@ class ArrowRecords(Records):
         column = self.table.column(name)
         twice = _twice(column.type)
         if twice is not None:
-            raise InputError(
-                f"column {name!r}: field {twice!r} stands twice in one object; rename all but one"
+            raise self.file.error(
+                f"field {twice!r} stands twice in one object; rename all but one", column=name
             )
         return ArrowColumn(column, self.plain_text)
 

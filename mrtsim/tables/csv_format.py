@@ -117,7 +117,7 @@ class CsvFormat(Format):
                         yield from self._records_of_lines(names, block, (rest for rest, _ in pairs))
                         return
                     if table.num_rows:
-                        yield ArrowRecords(table, plain_text=True)
+                        yield ArrowRecords(table, self.file, plain_text=True)
 
     def _simple_quotes(self, block: bytes) -> bool | None:
         """Whether whole lines have quotes; None where they are more than marks around whole fields on one line.

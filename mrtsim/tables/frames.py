@@ -66,7 +66,7 @@ class FrameFormat(Format):
             raise self.file.error("has columns but no rows")
         table = self.table if columns is None or copies else self.table.select(list(columns))
         for part in sliced(table):
-            yield ArrowRecords(part)
+            yield ArrowRecords(part, self.file)
 
     def writer(self, path: Path) -> AbstractContextManager[Write]:
         import pyarrow as pa

@@ -10,7 +10,7 @@ import pyarrow.json
 
 from mrtsim.tables.arrow_records import ArrowRecords
 from mrtsim.tables.json_fields import one_per_line
-from mrtsim.tables.sources import lines_in
+from mrtsim.tables.sources import InputFile, lines_in
 
 ID_TYPES = {str: pa.string(), bool: pa.bool_(), int: pa.int64()}
 TYPES = {str: pa.string(), bool: pa.bool_(), int: pa.float64(), float: pa.float64()}
@@ -28,10 +28,15 @@ def schema_of(row: Mapping[str, Any], columns: Sequence[str], ids: Collection[st
     return None if None in types else pa.schema(list(zip(columns, types, strict=True)))
 
 
-def records_of(block: bytes, schema: Any) -> ArrowRecords | None:
+def records_of(file: InputFile, block: bytes, schema: Any) -> ArrowRecords | None:
     """Whole lines read by pyarrow; None where they are not one object each, with values of the schema's types.
 
     pyarrow refuses a field of the schema that stands twice in one object, and a value of another type.
+
+    Args:
+        file: that the lines are of.
+        block: the lines.
+        schema: the columns that are needed.
     """
     count = lines_in(block)
     if not one_per_line(block, count):  # what is not even an object may crash pyarrow 26
@@ -45,4 +50,4 @@ def records_of(block: bytes, schema: Any) -> ArrowRecords | None:
         table.validate(full=True)
     except (pa.ArrowException, OverflowError):  # OverflowError: a block may be too long
         return None
-    return ArrowRecords(table) if table.num_rows == count else None
+    return ArrowRecords(table, file) if table.num_rows == count else None

@@ -59,7 +59,7 @@ class JsonlFormat(LinesFormat):
 
         def read(block: bytes) -> Records | None:
             nonlocal schema
-            records = None if schema is None else records_of(block, schema)
+            records = None if schema is None else records_of(self.file, block, schema)
             if records is None:
                 schema = None  # the rest is probably no simpler
             return records

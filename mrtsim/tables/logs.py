@@ -23,6 +23,9 @@ from mrtsim.errors import InputError
 from mrtsim.tables import paths
 from mrtsim.tables.format import Format
 from mrtsim.tables.formats import open_tables
+from mrtsim.tables.json_fields import twice
+from mrtsim.tables.json_values import from_pairs
+from mrtsim.tables.paths import Path as Fields
 from mrtsim.tables.pilots import Pilot, read_pilot
 from mrtsim.tables.sources import Source
 from mrtsim.tables.values import as_list, number, shown
@@ -33,6 +36,10 @@ Unscored = Literal["error", "drop"]
 ZSTANDARD = 93  # a method of zip
 # Inspect's grades: correct, partially correct, incorrect, no answer; and its words for 1 and 0.
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0}
+# What is used of an Inspect log, and of each of its samples beside scores.
+INSPECT_HEADER = [Fields("status"), Fields("results", ("scores",)), Fields("samples", ("id",))]
+INSPECT_HEADER += [Fields("eval", (name,)) for name in ("task", "task_id", "eval_id", "model")]
+INSPECT_SAMPLE = [Fields(name) for name in ("id", "epoch", "score", "error")]
 # What an Inspect folder holds beside its logs.
 NO_LOGS = ("eval-set.json", "logs.json", "listing.json")
 # Columns of lm-eval's samples that are no metrics; its older versions have no column that names the metrics.
@@ -298,10 +305,15 @@ def _lm_eval(sources: Sources, group: str | None) -> Iterator[Answer]:
             raise InputError(
                 f"{log} is no log of lm-evaluation-harness's samples: no column doc_id; write one with --log_samples"
             )
+        unused = SAMPLE_COLUMNS - {"doc_id", "filter", "metrics", "resps", "doc_hash"}
+        table.used = [Fields(name) for name in table.columns() if name not in unused]
+        table.used += [Fields(*_column_and_fields(group))] if group else []
         stamp = re.search(r"_(\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl", table.file.path.name)
         task = re.sub(r"^samples_|(_\d{4}-\d\d-\d\dT[\d.-]+)?\.jsonl.*$", "", table.file.path.name)
         model = _lm_eval_model(table.file.path.with_name(f"results_{stamp[1]}.json")) if stamp else ""
         for row, record in enumerate(_records(table)):
+            if record.get("doc_id") is None:
+                raise InputError(f"{_place(table, row)}: no doc_id, the number of the question")
             metrics = as_list(record.get("metrics"))
             if not isinstance(metrics, list):  # before version 0.4.5
                 metrics = [name for name in record if name not in SAMPLE_COLUMNS]
@@ -353,6 +365,7 @@ def _inspect(sources: Sources, group: str | None) -> Iterator[Answer]:
     seen: dict[Any, Path] = {}
     for path, (log, samples) in logs.items():
         about = log["eval"]
+        _each_once(log, INSPECT_HEADER, str(path))
         if (status := log.get("status", "started")) != "success":
             if about.get("task_id") in done - {None}:  # retried: the later log holds its samples too
                 continue
@@ -361,6 +374,10 @@ def _inspect(sources: Sources, group: str | None) -> Iterator[Answer]:
             raise InputError(f"{path} holds the same run as {twice}; its samples would count twice")
         clusters = _inspect_clusters(log)
         for sample in samples:
+            used = [Fields("scores", (name, "value")) for name in sample.get("scores") or ()]
+            used += [Fields("metadata", (key,)) for key in set(clusters.values())]
+            used += [Fields(*_column_and_fields(group))] if group else []
+            _each_once(sample, [*INSPECT_SAMPLE, *used], _sample(path, sample.get("id"), sample.get("epoch")))
             metadata = sample.get("metadata") or {}
             text = sample.get("input")
             error = sample.get("error") or ""
@@ -378,6 +395,18 @@ def _inspect(sources: Sources, group: str | None) -> Iterator[Answer]:
             )
 
 
+def _column_and_fields(path: str) -> tuple[str, tuple[str, ...]]:
+    column, *fields = path.split(".")
+    return column, tuple(fields)
+
+
+def _each_once(record: Any, used: Sequence[Fields], where: str) -> None:
+    """InputError if a field that is used stands twice in one object."""
+    message = twice(record, used)
+    if message is not None:
+        raise InputError(f"{where}: {message}")
+
+
 def _sample(path: Path, sample: Any, epoch: Any) -> str:
     return f"{path}, sample {shown(str(sample))}, epoch {epoch}"
 
@@ -386,25 +415,32 @@ def _inspect_samples(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """An Inspect log's header and samples."""
     log: Any = None
     samples: Any = None
+    parsed = partial(json.loads, object_pairs_hook=from_pairs)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-                log = json.loads(
+                log = parsed(
                     _entry(archive, "header.json" if "header.json" in names else "_journal/start.json")
                 )
                 if "summaries.json" in names:
-                    samples = json.loads(_entry(archive, "summaries.json"))
+                    samples = parsed(_entry(archive, "summaries.json"))
                 else:
                     inside = sorted(n for n in names if re.fullmatch(r"samples/.*\.json", n))
-                    samples = [json.loads(_entry(archive, n)) for n in inside]
+                    samples = [parsed(_entry(archive, n)) for n in inside]
         else:
-            log = json.loads(path.read_text(encoding="utf-8"))
+            log = parsed(path.read_text(encoding="utf-8"))
             samples = log.get("samples") if isinstance(log, dict) else None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError, RecursionError) as error:
         raise InputError(f"{path}: not a log of Inspect ({shown(str(error))})") from None
     if not isinstance(samples, list) or not isinstance(log.get("eval"), dict):
         raise InputError(f"{path}: not a log of Inspect: no fields eval and samples")
+    for place, sample in enumerate(samples, 1):
+        objects = isinstance(sample, dict) and [sample.get("scores"), sample.get("metadata")]
+        if not objects or not all(isinstance(value or {}, dict) for value in objects):
+            raise InputError(
+                f"{path}: not a log of Inspect: sample {place} is no object with scores and metadata"
+            )
     return log, samples
 
 

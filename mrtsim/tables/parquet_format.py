@@ -73,7 +73,7 @@ class ParquetFormat(Format):
             rows = max(1, min(most, int(4 * chunks.BYTES / (size + 1))))
             for batch in parquet.iter_batches(rows, columns=names):
                 batch.validate(full=True)  # text that is no UTF-8
-                yield ArrowRecords(batch)
+                yield ArrowRecords(batch, self.file)
 
     def writer(self, path: Path) -> AbstractContextManager[Write]:
         import pyarrow.parquet as pq

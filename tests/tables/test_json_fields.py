@@ -260,7 +260,7 @@ def test_json_text_keeps_the_digits_of_ids_too(tmp_path):
 
 
 @pytest.mark.parametrize("in_list", [False, True])
-def test_fields_of_one_name_in_an_arrow_struct_are_refused(in_list):
+def test_fields_of_one_name_in_an_arrow_struct_are_refused(tmp_path, in_list):
     scores = pa.StructArray.from_arrays(
         [pa.array([1.0, 2, 3, 5]), pa.array([9.0, 9, 9, 1])], names=["v", "v"]
     )
@@ -268,5 +268,9 @@ def test_fields_of_one_name_in_an_arrow_struct_are_refused(in_list):
         scores = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3, 4], pa.int32()), scores)
     table = pa.table({"prompt_id": ["a", "a", "b", "b"], "loss": [1.0, 2, 3, 5], "scores": scores})
     assert read_pilot(table).losses.tolist() == [1, 2, 3, 5]
-    with pytest.raises(InputError, match="column 'scores': field 'v' stands twice"):
+    with pytest.raises(InputError, match=r"^the Table, column 'scores': field 'v' stands twice"):
         read_pilot(table, loss_column="scores.v")
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+        out.write_table(table)
+    with pytest.raises(InputError, match=r"a\.arrow, column 'scores': field 'v' stands twice"):
+        read_pilot(tmp_path / "a.arrow", loss_column="scores.v")

@@ -1,6 +1,7 @@
 """Logs of evaluation harnesses, in the layouts that the tools write: pilots of them equal a direct computation."""
 
 import json
+import re
 import zipfile
 from types import SimpleNamespace
 
@@ -154,6 +155,80 @@ def test_inspect(run, tmp_path, kind):
             with_zstandard(path)
     check(run(path, "--log", "inspect"))
     check(run(tmp_path, "--log", "inspect"))
+
+
+TWICE = {
+    "id": ('"id": "s1"', '"id": "s1", "id": "s2"'),
+    "epoch": ('"epoch": 1', '"epoch": 1, "epoch": 2'),
+    "match": ('"scores": {"match": {', '"scores": {"match": {"value": "C"}, "match": {'),
+    "value": ('"value": "C"', '"value": "I", "value": "C"'),
+    "scores": ('"scores": ', '"scores": {}, "scores": '),
+    "topic": ('"topic": "a"', '"topic": "a", "topic": "b"'),
+    "model": ('"model": "mockllm/model"', '"model": "other", "model": "mockllm/model"'),
+    "samples": ('"samples": ', '"samples": [], "samples": '),
+}
+
+
+@pytest.mark.parametrize("kind", [".json", ".eval"])
+@pytest.mark.parametrize("field", TWICE)
+def test_a_field_of_an_inspect_log_that_stands_twice_is_refused(run, tmp_path, kind, field):
+    log = inspect_log(SCORES)
+    for sample in log["samples"]:
+        sample["metadata"] = {"topic": "a", "other": 1}
+    text = json.dumps(log).replace(*TWICE[field], 1)
+    assert text.count(TWICE[field][1]) == 1
+    unused = json.dumps(log).replace('"other": 1', '"other": 1, "other": 2')
+    for name, content in (("a", text), ("b", unused)):
+        if kind == ".json":
+            (tmp_path / f"{name}.json").write_text(content)
+        elif field != "samples":
+            samples = re.findall(r'\{"id": .*?"metadata": \{[^}]*\}\}', content)
+            with zipfile.ZipFile(tmp_path / f"{name}.eval", "w") as archive:
+                archive.writestr("header.json", content[: content.index(', "samples"')] + "}")
+                for number, sample in enumerate(samples):
+                    archive.writestr(f"samples/{number}.json", sample)
+        else:
+            return
+    message = run(f"a{kind}", "--log", "inspect", "--group-column", "metadata.topic", code=2)
+    assert f"field '{field}' stands twice in one object" in message
+    assert f"a{kind}" in message
+    check(run(f"b{kind}", "--log", "inspect"))
+
+
+@pytest.mark.parametrize("samples", [[1], [{"scores": [1]}], [{"metadata": "x"}], [None]])
+def test_samples_that_are_no_objects_are_a_message(run, tmp_path, samples):
+    (tmp_path / "a.json").write_text(json.dumps({**inspect_log(SCORES), "samples": samples}))
+    assert "a.json: not a log of Inspect: sample 1 is no object" in run("a.json", "--log", "inspect", code=2)
+
+
+@pytest.mark.parametrize("field", ["doc_id", "exact_match", "filter", "doc.topic"])
+def test_a_field_of_lm_evals_samples_that_stands_twice_is_refused(run, tmp_path, field):
+    values = {"doc_id": 3, "exact_match": 1.0, "filter": "none", "doc.topic": "a"}
+    name = field.split(".")[-1]
+    for repeat in range(3):
+        lm_eval(
+            tmp_path / f"samples_gsm8k_2026-01-0{repeat + 1}T10-00-00.123.jsonl", SCORES[:, repeat], ["none"]
+        )
+    path = tmp_path / "samples_gsm8k_2026-01-02T10-00-00.123.jsonl"
+    plain = path.read_text().replace('"answer": "4"', '"answer": "4", "topic": "a"')
+    lines = plain.splitlines()
+    written = f'"{name}": {json.dumps(values[field])}'
+    index = next(i for i in reversed(range(len(lines))) if written in lines[i])
+    lines[index] = lines[index].replace(written, f'"{name}": null, {written}')
+    path.write_text("\n".join(lines))
+    options = ["samples_*.jsonl", "--log", "lm-eval", *(["--group-column", field] if "." in field else [])]
+    message = run(*options, code=2)
+    assert f"{path.name}, line {index + 1}: field '{name}' stands twice in one object" in message
+    first, rest = plain.split("\n", 1)
+    path.write_text(f"{first}\n" + rest.replace('"arg_1": {}', '"arg_1": {}, "arg_1": {}'))  # is not used
+    check(run("samples_*.jsonl", "--log", "lm-eval"))
+
+
+def test_a_sample_of_lm_eval_without_its_number_is_a_message(run, tmp_path):
+    lm_eval(tmp_path / "samples_a.jsonl", SCORES[:, 0], ["none"])
+    with (tmp_path / "samples_a.jsonl").open("a") as file:
+        file.write('{"filter": "none", "exact_match": 1}\n')
+    assert "samples_a.jsonl, line 9: no doc_id" in run("samples_a.jsonl", "--log", "lm-eval", code=2)
 
 
 def test_an_unfinished_run_is_not_a_pilot(run, tmp_path):
