@@ -11,6 +11,7 @@ from typing import Any
 
 from mrtsim.errors import InputError
 from mrtsim.tables.format import Format
+from mrtsim.tables.formats import endings
 from mrtsim.tables.sources import COMPRESSIONS, endings_of
 
 WriteTo = Callable[[int, Any], None]
@@ -90,8 +91,9 @@ def _checked(tables: Sequence[Format], path: Path) -> Path:
     """One file for all tables, if it can hold them."""
     first = tables[0]
     ending, compression = endings_of(path)
-    own = first.file.path.name.lower().endswith(ending) and bool(ending)
-    if first.endings and ending not in first.endings and not (own and ending == first.file.ending):
+    own = bool(ending) and ending == first.file.ending
+    text = first.unit != "row"
+    if first.endings and ending not in first.endings and not (own and (text or ending not in endings())):
         raise InputError(
             f"{path}: kept rows stay in the input's format, {first.name}, so it must end in {first.endings[0]}"
         )

@@ -101,7 +101,15 @@ def select_file(
     )
     run.options, run.progress = options, progress
     with kept_rows(run.reader.tables, destination) as (write, room):
-        return run.keep(write, room)
+        report = run.keep(write, room)
+        if not report.kept:
+            why = (
+                f"every prompt has fewer than {k} candidates: lower k"
+                if report.prompts
+                else "every row misses an id"
+            )
+            raise run.reader.tables[0].file.error(f"nothing is left to keep: {why}")
+        return report
 
 
 def select_table(

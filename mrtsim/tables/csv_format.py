@@ -44,7 +44,15 @@ class CsvFormat(Format):
         names = next(rows, [])
         if not names:
             raise self.file.error("blank; expected a header with the names of the columns", "line 1")
+        if len(set(names)) < len(names) and (json := self._json()) is not None:
+            raise self.file.error(json)
         return self.unique(names)
+
+    def _json(self) -> str | None:
+        """What to do where the text looks like JSON."""
+        start = self.file.head.lstrip()[:1]
+        kind = {b"{": "jsonl", b"[": "json"}.get(start)
+        return kind and f"this looks like JSON, not {self.name.upper()}; say --format {kind}"
 
     @contextmanager
     def _rows(self, record: list[str] | None = None) -> Iterator[Any]:
@@ -248,6 +256,8 @@ class CsvFormat(Format):
 
     def no_column(self, name: str, option: str) -> InputError:
         present = self.columns()
+        if (json := self._json()) is not None:
+            return self.file.error(f"no column {name!r}: {json}")
         marks = [mark for mark in (";", "\t", "|", ",") if mark != self.delimiter and mark in present[0]]
         if len(present) == 1 and marks:
             told = {"\t": "say --format tsv", ",": "say --format csv"}.get(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -139,6 +139,18 @@ class JsonlFormat(LinesFormat):
     def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         self.unique([name for name, _ in pairs])
         return dict(pairs)
+
+    def no_column(self, name: str, option: str) -> InputError:
+        lines = list(islice(self._lines(), 2))
+        record = self.decode(lines[0][1], lines[0][0])
+        for field, value in record.items() if len(lines) == 1 else ():
+            if isinstance(value, list) and value and isinstance(value[0], dict) and name in value[0]:
+                inside = f".{field}[]" if field.isidentifier() else f".{json.dumps(field)}[]"
+                return self.file.error(
+                    f"is one object, and its field {field!r} holds the rows: "
+                    f"jq -c '{inside}' {self.file.path.name} > rows.jsonl"
+                )
+        return super().no_column(name, option)
 
     def cut_line(
         self, line: bytes, pools: Sequence[Sequence[str]], keep: NDArray[np.bool_], index: int

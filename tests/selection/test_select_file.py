@@ -19,7 +19,7 @@ from mrtsim.errors import InputError
 from mrtsim.selection import chooser
 from mrtsim.selection.chooser import Chooser
 from mrtsim.selection.select import _keep_block
-from mrtsim.selection.select_file import Columns, select_file
+from mrtsim.selection.select_file import Columns, select_file, select_table
 from mrtsim.tables import chunks
 from mrtsim.tables.cut import cut_record
 from tests.tables.writers import rows_of, write
@@ -306,6 +306,36 @@ def test_short_pools_stop_are_kept_or_are_dropped(tmp_path):
     report = select_file(source, out, "bkon", 9, short_pools="drop")
     assert {r["prompt_id"] for r in read(out)} == {"000", "003", "006"}
     assert report.short_pools == 4
+
+
+@pytest.mark.parametrize(
+    ("ids", "options", "why"),
+    [
+        (["a", "a", "b", "b"], {"short_pools": "drop"}, "every prompt has fewer than 3 candidates: lower k"),
+        ([None] * 4, {"missing_ids": "drop"}, "every row misses an id"),
+    ],
+)
+@pytest.mark.parametrize("scattered", [False, True])
+def test_a_selection_that_keeps_nothing_is_refused(tmp_path, ids, options, why, scattered):
+    rows = [{"prompt_id": p, "reward": i} for i, p in enumerate(ids[::2] + ids[1::2] if scattered else ids)]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=rf"pool\.jsonl: nothing is left to keep: {why}"):
+        select_file(tmp_path / "pool.jsonl", tmp_path / "kept.jsonl", "bkon", 3, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["pool.jsonl"]
+    # A part of a table may have nothing to keep.
+    table = pa.table({"prompt_id": pa.array(ids, pa.string()), "reward": [1.0, 2, 3, 4]})
+    assert select_table(table, "bkon", 3, **options).num_rows == 0
+
+
+def test_kept_rows_do_not_go_to_a_name_of_another_format(tmp_path):
+    """Parquet in a file that is called .jsonl, of which the content counts."""
+    pq.write_table(pa.table({"prompt_id": ["a", "a"], "reward": [1.0, 2.0]}), tmp_path / "pool.jsonl")
+    with pytest.raises(
+        InputError, match=r"kept rows stay in the input's format, parquet, so it must end in \.parquet"
+    ):
+        select_file(tmp_path / "pool.jsonl", tmp_path / "kept.jsonl", "bkon", 1)
+    select_file(tmp_path / "pool.jsonl", tmp_path / "kept.parquet", "bkon", 1)
+    assert pq.read_table(tmp_path / "kept.parquet").to_pylist() == [{"prompt_id": "a", "reward": 2.0}]
 
 
 JSON_ROW = '{"prompt_id":"a","reward":1.0,"embedding":[1.0,0.0]}\n'

@@ -796,6 +796,26 @@ def test_filters_of_lm_eval_are_not_responses(run, tmp_path):
         assert "--log lm-eval --filter strict-match" in message
 
 
+def test_json_in_a_file_of_another_name_and_rows_inside_one_object_are_told(run, tmp_path):
+    rows = [{"prompt_id": i // 2, "loss": i * i % 7, "reward": i} for i in range(8)]
+    (tmp_path / "a.csv").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "b.csv").write_text(json.dumps(rows))
+    (tmp_path / "c.json").write_text(json.dumps({"version": 1, "data": rows}))
+    (tmp_path / "d.json").write_text(json.dumps({"my rows": rows}))
+    select = ("--strategy", "bkon", "-k", "1", "--out", "out.csv")
+    for file, told in {
+        "a.csv": "this looks like JSON, not CSV; say --format jsonl",
+        "b.csv": "this looks like JSON, not CSV; say --format json",
+        "c.json": "its field 'data' holds the rows: jq -c '.data[]' c.json > rows.jsonl",
+        "d.json": "its field 'my rows' holds the rows: jq -c '.\"my rows\"[]' d.json > rows.jsonl",
+    }.items():
+        for arguments in (("pilot", file), ("select", file, *select)):
+            message = run(*arguments, code=2)
+            assert message.endswith(told + "\n"), message
+    assert run("pilot", "a.csv", "--format", "jsonl")["n_prompts"] == 4
+    assert run("pilot", "b.csv", "--format", "json")["n_prompts"] == 4
+
+
 def test_semicolons_and_capitals(run, tmp_path):
     (tmp_path / "s.csv").write_text("prompt_id;reward\na;1,5\na;2,5\n")
     (tmp_path / "c.csv").write_text("Prompt_ID,Reward\na,1\na,2\n")
