@@ -125,6 +125,7 @@ class JsonlFormat(LinesFormat):
             reason = "nested too deep"
         except json.JSONDecodeError as error:
             reason = f"not a JSON object on one line ({error.msg} at character {error.pos + 1})"
+            reason += self._remedy(line.strip())
         except ValueError as error:
             reason = f"not a JSON object on one line ({str(error)[:60]})"
         else:
@@ -135,6 +136,17 @@ class JsonlFormat(LinesFormat):
                 return value
             reason = f"expected a JSON object, found {shown(value)}"
         raise self.file.error(reason, f"line {number}")
+
+    def _remedy(self, line: bytes) -> str:
+        """What mends a file of lines that are not JSON, as its first line shows."""
+        name = self.file.path.name
+        if line.startswith(b"{'"):
+            return "; Python's own text of a row is not JSON: write json.dumps(row)"
+        if line.endswith(b"},"):
+            return f"; without the commas after objects: sed 's/}},$/}}/' {name} > lines.jsonl"
+        if line == b"{" or (line.startswith(b"{") and line.endswith((b"{", b"[", b","))):
+            return f"; of objects that are spread over lines: jq -c . {name} > lines.jsonl"
+        return ""
 
     def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         self.unique([name for name, _ in pairs])

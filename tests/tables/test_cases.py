@@ -816,6 +816,26 @@ def test_json_in_a_file_of_another_name_and_rows_inside_one_object_are_told(run,
     assert run("pilot", "b.csv", "--format", "json")["n_prompts"] == 4
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{\n "prompt_id": 1,\n "loss": 2\n}\n', "jq -c . a.jsonl > lines.jsonl"),
+        ('{"prompt_id": 1, "losses": [\n1, 2]}\n', "jq -c . a.jsonl > lines.jsonl"),
+        (
+            '{"prompt_id": 1, "loss": 2},\n{"prompt_id": 1, "loss": 3}\n',
+            "sed 's/},$/}/' a.jsonl > lines.jsonl",
+        ),
+        ("{'prompt_id': 1, 'loss': 2}\n", "write json.dumps(row)"),
+        ('{"prompt_id": 1, "loss": }\n', "(Expecting value at character 26)"),
+    ],
+)
+def test_lines_that_are_not_json_are_told_what_makes_them_json(run, tmp_path, text, told):
+    (tmp_path / "a.jsonl").write_text(text)
+    message = run("pilot", "a.jsonl", code=2)
+    assert "a.jsonl, line 1: not a JSON object on one line" in message
+    assert message.endswith(told + "\n")
+
+
 def test_semicolons_and_capitals(run, tmp_path):
     (tmp_path / "s.csv").write_text("prompt_id;reward\na;1,5\na;2,5\n")
     (tmp_path / "c.csv").write_text("Prompt_ID,Reward\na,1\na,2\n")
