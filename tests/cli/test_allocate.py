@@ -234,6 +234,8 @@ def test_processes():
     arguments = [sys.executable, "-c", command, "allocate", *TOY, *COSTS, "--budget", "400"]
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+    short = [sys.executable, "-m", "mrtsim", "--version"]
+    assert subprocess.run(short, capture_output=True, text=True).stdout == f"mrtsim {mrtsim.__version__}\n"
     piped = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert piped.stdout is not None
     piped.stdout.close()
