@@ -374,7 +374,7 @@ def codes(labels: Any, rows: int, name: str, unit: str) -> tuple[Ints, pa.Array]
         )
     missing = column.null_count > 0
     if pa.types.is_floating(column.type) and not missing:
-        missing = bool(np.isnan(column.to_numpy()).any())
+        missing = bool(np.isnan(as_numpy(column)).any())
     if missing:
         raise InputError(f"{name} has a missing label: every {unit} needs one")
     encoded = column.dictionary_encode()
@@ -411,13 +411,15 @@ def _union(parts: Sequence[Any], name: str) -> tuple[pa.Array, Ints]:
     """The labels of all parts once, and the place of each label of each part among them."""
     import pyarrow as pa
 
+    from mrtsim.tables.arrow_columns import as_numpy
+
     for other in parts[1:]:
         if other.type != parts[0].type:
             raise InputError(
                 f"{name} are {parts[0].type} in one part and {other.type} in the other: use one type for both"
             )
     encoded = pa.concat_arrays(parts).dictionary_encode()
-    return encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
+    return encoded.dictionary, as_numpy(encoded.indices).astype(np.int64)
 
 
 def _in_groups(sums: PromptSums, group_of: Ints, group_labels: pa.Array) -> PromptSums:

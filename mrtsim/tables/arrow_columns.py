@@ -160,12 +160,15 @@ class ArrowColumn:
         return Lists("other", sizes)
 
 
-# `to_numpy` and `pa.array` would import pandas where it is installed, which takes longer than a small file.
+# `to_numpy` and `pa.array` would import pandas where it is installed, which takes longer than a small file;
+# `to_pandas_dtype` of pyarrow 24 fails where it is not.
+FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
 def as_numpy(array: Any, missing: Any = None) -> NDArray[Any]:
-    """A primitive Arrow array as NumPy's; `missing` stands for a null."""
-    dtype = np.dtype(array.type.to_pandas_dtype())
+    """Numbers of an Arrow array as NumPy's; `missing` stands for a null."""
+    name = str(array.type)
+    dtype = np.dtype(FLOATS.get(name, name))
     end = array.offset + len(array)
     buffer = array.buffers()[1]
     values = (

@@ -1,5 +1,8 @@
 """Tables in memory: pandas, polars, pyarrow and `datasets` are read like files."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -126,3 +129,31 @@ def test_columns_of_frames_are_arrays(frame):
     assert found.components == again.components
     pilot = mrt.read_pilot(table)
     assert found.components == mrt.estimate_components(pilot.losses, pilot.prompts).components
+
+
+def test_pandas_is_not_needed(tmp_path):
+    """Where it is absent: pyarrow 24 asks it for the types of NumPy."""
+    path = write(tmp_path / "in.parquet", ROWS)
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pandas":
+            raise ModuleNotFoundError("No module named 'pandas'")
+sys.meta_path.insert(0, Absent())
+import numpy as np
+import mrtsim as mrt
+from mrtsim.selection.select_file import select_file
+pilot = mrt.read_pilot(sys.argv[1])
+text = np.array([f"p{i}" for i in pilot.prompts])
+halves = [mrt.PromptSums.of(pilot.losses[half], text[half]) for half in (slice(0, 21), slice(21, 42))]
+print(mrt.estimate_components(halves[0].merge(halves[1])).components.prompt)
+select_file(sys.argv[1], sys.argv[1] + ".out.parquet", "rkon", 2)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    pilot = mrt.read_pilot(path)
+    whole = mrt.estimate_components(pilot.losses, pilot.prompts).components.prompt
+    assert float(done.stdout) == pytest.approx(whole, rel=1e-12)
