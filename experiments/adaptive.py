@@ -98,7 +98,7 @@ class Config:
     n_prompts: int = 860
     means: tuple[float, ...] = (2.0, 2.5)
     replicates: int = 2_000
-    learner_replicates: int = 8
+    learner_replicates: int = 6
     batch: int = 64
     recipe: Recipe = MINIBATCHES
 

@@ -48,8 +48,8 @@ class Config:
     grid_responses: tuple[int, ...] = (1, 2, 4, 8, 16)
     strategies: tuple[str, ...] = ("rkon", "bkon", "dbkon", "dkon", "filtered-max-min")
     replicates: int = 3_000
-    points: int = 128
-    randomisations: int = 8
+    points: int = 64
+    randomisations: int = 4
 
     def __post_init__(self):
         if self.replicates * self.n_prompts[0] < 3 * self.n_prompts[-1]:

@@ -78,7 +78,7 @@ class Config:
     counts: tuple[str, ...] = COUNTS
     groups: tuple[str, ...] = GROUPS
     grouped_responses: int = 4
-    replicates: int = 60
+    replicates: int = 40
 
 
 PRESETS = {

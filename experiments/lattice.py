@@ -78,7 +78,7 @@ class Config:
     pilot_clusters: int = 100
     pilots: int = 500
     learner_clusters: int = 256
-    learner_replicates: int = 8
+    learner_replicates: int = 6
     batch: int = 64
     recipe: Recipe = MINIBATCHES
     points: int = 2**14

@@ -47,10 +47,10 @@ class Config:
     n_prompts: int = 30
     n_candidates: int = 32
     k: int = 4
-    candidates: tuple[int, ...] = (4, 8, 16, 32, 64, 128)
+    candidates: tuple[int, ...] = (4, 16, 32, 128)
     responses: tuple[int, ...] = (1, 2, 4, 8, 16)
     agreements: tuple[float, ...] = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98, 0.99, 1.0)
-    replicates: int = 12
+    replicates: int = 8
     runs: int = 6
     training_prompts: int = 150
     checkpoints: tuple[int, ...] = (0, 10, 20, 30, 50, 70, 100, 200, 400)

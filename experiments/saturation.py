@@ -46,7 +46,7 @@ class Config:
     """`replicates` are pools per number of candidates, `trials` are of each network; errors are E5's, at K = 4."""
 
     replicates: int = 1_000
-    candidates: tuple[int, ...] = (4, 8, 16, 32)
+    candidates: tuple[int, ...] = (4, 8, 32)
     responses: tuple[int, ...] = (2, 4, 8)
     alphas: tuple[float, ...] = (0.0, 0.25, 0.75, 1.0, 2.0)
     error_candidates: tuple[int, ...] = (8, 32)
@@ -73,7 +73,7 @@ PRESETS = {
         trials=30,
     ),
     "paper": Config(),
-    "precise": Config(replicates=20_000, networks=16, trials=200),
+    "precise": Config(candidates=(4, 8, 16, 32), replicates=20_000, networks=16, trials=200),
 }
 
 

@@ -48,13 +48,13 @@ class Config:
 
     replicates: int = 1_000
     pool_candidates: int = 12
-    pool_responses: tuple[int, ...] = (1, 2, 3, 4, 6)
+    pool_responses: tuple[int, ...] = (1, 2, 4)
     n_prompts: int = 30
     n_candidates: int = 32
     responses: tuple[int, ...] = (2, 4, 8)
     alphas: tuple[float, ...] = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
     networks: int = 6
-    trials: int = 80
+    trials: int = 60
 
     def __post_init__(self):
         if self.networks < 2:
@@ -66,7 +66,7 @@ class Config:
 PRESETS = {
     "quick": Config(replicates=250, networks=3, trials=60),
     "paper": Config(),
-    "precise": Config(replicates=10_000, networks=24, trials=500),
+    "precise": Config(pool_responses=(1, 2, 3, 4, 6), replicates=10_000, networks=24, trials=500),
 }
 
 
