@@ -50,7 +50,7 @@ class Config:
     prices: tuple[float, ...] = (4.0, 0.0)
     sequences: int = 64
     recipe: Recipe = ONLINE
-    replicates: int = 4
+    replicates: int = 8
     points: int = 256
     component_replicates: int = 8
     block: int = 4

@@ -72,7 +72,7 @@ class Config:
     ratios: tuple[float, ...] = (1.0, 10.0, 100.0)
     ratio_prompts: int = 80
     ratio_responses: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    ratio_replicates: int = 4
+    ratio_replicates: int = 8
 
     def __post_init__(self):
         if list(self.responses) != sorted(set(self.responses)) or self.responses[0] < 1:

@@ -73,7 +73,7 @@ class Config:
     group_sizes: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16)
     rates: tuple[float, ...] = (8.0, 16.0, 32.0, 64.0)
     compute: int = 24_576
-    replicates: int = 4
+    replicates: int = 8
     problems: int = 16
     draws: int = 256
     n_prompts: int = 64
