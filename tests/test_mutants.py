@@ -45,6 +45,7 @@ def test_each_mutant_has_its_place_and_its_tests(mutant):
 
 def test_the_page_lists_every_mutant():
     page = PAGE.read_text(encoding="utf-8")
+    assert f"\n{len(MUTANTS)} ways below" in page
     for mutant in MUTANTS:
         assert f"| `{mutant['file']}` | {mutant['breaks']} |" in page
 

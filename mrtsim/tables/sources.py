@@ -114,9 +114,8 @@ def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
 
 def lines_in(block: bytes) -> int:
     """How many lines a block has; the last may lack its end."""
-    ends = int(
-        np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n"))
-    )  # a third of the time of `bytes.count`
+    # NumPy takes a third of the time of `bytes.count`.
+    ends = int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
     return ends + (not block.endswith(b"\n"))
 
 
