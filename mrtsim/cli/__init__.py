@@ -9,8 +9,9 @@ import argparse
 import json
 import math
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -80,13 +81,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last flush
         return code
     except InputError as error:
-        print(f"mrtsim {args.command}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"mrtsim {args.command}: {_in_options(str(error), vars(args))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _in_options(message: str, arguments: Collection[str]) -> str:
+    """A message on one line; the parameter that the library asks to set is named as the command's option."""
+
+    def option(name: re.Match[str]) -> str:
+        return f"--{name[0].replace('_', '-')}" if name[0] in arguments else name[0]
+
+    return re.sub(r"(?<=: set )[a-z_]+", option, " ".join(message.splitlines()))
 
 
 def strict_json(value: Any) -> str:

@@ -129,7 +129,7 @@ def test_plot(capsys, tmp_path):
             [*TOY, *COSTS, "--budget", "400", "--max-prompts", "2.5"],
             "a whole number of at least 1, not '2.5'",
         ),
-        ([*TOY, "--c-prompt", "4", "--c-response", "0", "--budget", "400"], "set max_responses"),
+        ([*TOY, "--c-prompt", "4", "--c-response", "0", "--budget", "400"], "set --max-responses"),
         (
             [*TOY, *COSTS, "--target-variance", "1e-9", "--max-prompts", "5"],
             "the least variance is above 0.037",
@@ -224,6 +224,19 @@ def test_first_word(capsys):
     assert f"mrtsim {mrtsim.__version__}" in out
     assert "examples:" in out
     assert "invalid choice: 'alocate'" in err
+
+
+def test_messages_name_options(capsys, tmp_path):
+    """Where the library asks to set a parameter, but not in what a user wrote."""
+    free = ["--v-prompt", "1", "--v-response", "1", "--c-prompt", "1", "--c-response", "0", "--budget", "10"]
+    assert main(["allocate", *free]) == 2
+    assert capsys.readouterr().err.endswith("a response costs nothing: set --max-responses\n")
+    path = tmp_path / "max_responses.csv"
+    path.write_text("prompt,max_responses\na,1\n")
+    assert main(["pilot", str(path), "--prompt-column", "prompt", "--loss-column", "max_prompts"]) == 2
+    told = capsys.readouterr().err
+    assert "/max_responses.csv" in told
+    assert "(there are: prompt, max_responses)" in told
 
 
 def test_processes():
