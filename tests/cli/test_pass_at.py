@@ -122,7 +122,7 @@ def test_equal_rates_need_a_cap(capsys, tmp_path):
     path = tmp_path / "pilot.csv"
     path.write_text("prompt_id,r\n" + "".join(f"p{i},{j % 2}\n" for i in range(30) for j in range(4)))
     common = [path, "--pass-at", 2, "--reward-column", "r", *PLAN]
-    assert "V_x is not above 0: set max_responses" in refusal(capsys, *common)
+    assert "V_x is not above 0: set --max-responses" in refusal(capsys, *common)
     record = answer(capsys, *common, "--max-responses", 6)
     assert record["plan"]["responses_per_prompt"] <= 6
     assert "V_x is estimated at" in record["warnings"][0]
