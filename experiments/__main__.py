@@ -303,7 +303,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"experiments {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"experiments {args.command}: interrupted; --resume goes on from here", file=sys.stderr)
+        how = "--resume goes on from here" if args.command == "run" else "nothing but time is lost"
+        print(f"experiments {args.command}: interrupted; {how}", file=sys.stderr)
         return 130
     return 0
 

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import multiprocessing
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -105,7 +106,9 @@ def draw_all(results: dict[str, Found], folder: Path) -> dict[str, str]:
     """Draw every figure there is code for, as PNG and PDF, on all cores; returns experiment -> caption."""
     drawn = {name: caption(found) for name, found in results.items() if has_figure(name)}
     # Matplotlib draws under the interpreter's lock; processes are spawned because JAX's threads do not survive a fork.
-    with ProcessPoolExecutor(usable_cores(), multiprocessing.get_context("spawn")) as pool:
+    # Ctrl-C is for the main process alone.
+    ignore = signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(usable_cores(), multiprocessing.get_context("spawn"), *ignore) as pool:
         list(pool.map(_draw, drawn, (results[name].stored["result"] for name in drawn), repeat(folder)))
     return drawn
 
