@@ -164,18 +164,18 @@ def run(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
     points = TOY.prompts_at(jnp.asarray(sobol_prompts(config.points), jnp.float32))
     recipe, truth = config.recipe, true_nll()
     splits = {price: [(config.prompts(price, k), k) for k in config.responses] for price in config.prices}
-    each = sorted(set().union(*splits.values()))
-    shape = Shape(max(n * k for n, k in each), recipe)
+    names = {(n, k): f"n={n}/k={k}" for n, k in sorted(set().union(*splits.values()))}
+    shape = Shape(max(n * k for n, k in names), recipe)
     runs = sweep.grid(
         train_online,
         key,
         config.replicates,
-        {f"n={n}/k={k}": (np.int32(n), np.int32(k), points, shape) for n, k in each},
+        {name: (np.int32(n), np.int32(k), points, shape) for (n, k), name in names.items()},
         block=config.block,
     )
     prices = []
     for price, used in splits.items():
-        excess = np.stack([runs[f"n={n}/k={k}"]["nll"] - truth for n, k in used], axis=-1)
+        excess = np.stack([runs[names[split]]["nll"] - truth for split in used], axis=-1)
         prices.append({"price": price, "prompts": [n for n, _ in used], **_summarise(config, excess)})
     middle = config.responses[len(config.responses) // 2]
     components = sweep.replicates(

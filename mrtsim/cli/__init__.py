@@ -93,10 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _in_options(message: str, arguments: Collection[str]) -> str:
     """A message on one line; the parameter that the library asks to set is named as the command's option."""
 
-    def option(name: re.Match[str]) -> str:
-        return f"--{name[0].replace('_', '-')}" if name[0] in arguments else name[0]
+    def named(name: re.Match[str]) -> str:
+        return option_name(name[0]) if name[0] in arguments else name[0]
 
-    return re.sub(r"(?<=: set )[a-z_]+", option, " ".join(message.splitlines()))
+    return re.sub(r"(?<=: set )[a-z_]+", named, " ".join(message.splitlines()))
+
+
+def option_name(name: str) -> str:
+    """The option on the command line whose value is the parameter `name`."""
+    return f"--{name.replace('_', '-')}"
 
 
 def strict_json(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mrtsim.cli import count, non_negative, per_prompt, positive, strict_json
+from mrtsim.cli import count, non_negative, option_name, per_prompt, positive, strict_json
 from mrtsim.cli.detecting import add_detect, check_detect, detect_plan, detect_plot
 from mrtsim.errors import InputError
 
@@ -175,7 +175,7 @@ def _detect(args: argparse.Namespace, components: Any, cost: Any) -> Any:
         ("candidates", "given pools have no power: the population of responses is meant"),
     ):
         if getattr(args, name) is not None:
-            raise InputError(f"--detect does not go with --{name.replace('_', '-')}: {why}")
+            raise InputError(f"--detect does not go with {option_name(name)}: {why}")
     return detect_plan(
         args,
         components,
@@ -196,7 +196,7 @@ def cost_from(args: argparse.Namespace) -> Any:
     tokens = {
         name: getattr(args, name) for name in ("prompt_tokens", "response_tokens", "price_in", "price_out")
     }
-    missing = [f"--{name.replace('_', '-')}" for name, value in tokens.items() if value is None]
+    missing = [option_name(name) for name, value in tokens.items() if value is None]
     if len(missing) == len(tokens):
         if args.c_prompt is None or args.c_response is None or args.shared_prefix is not None:
             raise InputError(

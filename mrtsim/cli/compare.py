@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mrtsim.cli import count, non_negative, number, positive, probability, strict_json, table
+from mrtsim.cli import count, non_negative, number, option_name, positive, probability, strict_json, table
 from mrtsim.cli.reading import add_files, how_read, told
 from mrtsim.errors import InputError
 
@@ -204,7 +204,7 @@ def _cost(args: argparse.Namespace) -> Cost | None:
         for name in (*PLAN_OPTIONS, *(() if given else ("fix_prompts",))):
             if getattr(args, name) is not None:
                 raise InputError(
-                    f"--{name.replace('_', '-')} belongs to a plan: give costs, and --budget, --target-variance, "
+                    f"{option_name(name)} belongs to a plan: give costs, and --budget, --target-variance, "
                     "--detect or --margin"
                 )
     if args.plot and effect is None:
@@ -257,9 +257,7 @@ def _paired_columns(args: argparse.Namespace) -> tuple[tuple[str, str], dict[str
     """One column of losses per model."""
     for name in ("model_column", "models", "loss_column", "pair_column"):
         if getattr(args, name) is not None:
-            raise InputError(
-                f"--{name.replace('_', '-')} and --loss-columns are two layouts: give one of them"
-            )
+            raise InputError(f"{option_name(name)} and --loss-columns are two layouts: give one of them")
     a, b = args.loss_columns
     if a == b:
         raise InputError(f"--loss-columns names {a!r} twice: give the columns of two models")

@@ -7,7 +7,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from mrtsim.cli import count, finite, number, strict_json, table
+from mrtsim.cli import count, finite, number, option_name, strict_json, table
 from mrtsim.cli.reading import given, how_read, told
 from mrtsim.errors import InputError
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def asked(args: argparse.Namespace) -> bool:
     """Whether `--pass-at` is asked for; arguments that do not go together are refused."""
     if args.pass_at is None:
-        if misplaced := [_option(name) for name in OWN if given(args, name)]:
+        if misplaced := [option_name(name) for name in OWN if given(args, name)]:
             raise InputError(f"--pass-at k must be given with {', '.join(misplaced)}")
         return False
     if args.reward_column is None:
@@ -42,13 +42,13 @@ def asked(args: argparse.Namespace) -> bool:
             "--pass-at needs --reward-column, the rewards (1 for success): a loss is never taken for one"
         )
     if misplaced := [
-        _option(name) for name in vars(args) if name not in {*OWN, *SHARED} and given(args, name)
+        option_name(name) for name in vars(args) if name not in {*OWN, *SHARED} and given(args, name)
     ]:
         raise InputError(f"--pass-at does not go with {', '.join(misplaced)}")
     goal = args.budget is not None or args.target_variance is not None
     costs = [name for name in ("c_prompt", "c_response") if getattr(args, name) is None]
     if goal and costs:
-        raise InputError(f"a plan needs {' and '.join(map(_option, costs))} as well")
+        raise InputError(f"a plan needs {' and '.join(map(option_name, costs))} as well")
     if not goal and (len(costs) < 2 or args.plot or args.max_responses is not None):
         raise InputError(
             "costs, --max-responses and --plot belong to a plan: give --budget or --target-variance"
@@ -202,7 +202,3 @@ def _text(
     for warning in warnings:
         lines += ["", textwrap.fill(f"warning: {warning}", 100, subsequent_indent="  ")]
     return "\n".join(lines)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

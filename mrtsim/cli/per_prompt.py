@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from mrtsim.cli import count, number, strict_json, table
+from mrtsim.cli import count, number, option_name, strict_json, table
 from mrtsim.cli.reading import add_reading, given, how_read
 from mrtsim.errors import InputError
 
@@ -67,20 +67,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Whether the arguments go together: those of a plan for each prompt, or those of one plan for all."""
-
-    def option(name: str) -> str:
-        return f"--{name.replace('_', '-')}"
-
     if args.per_prompt is None:
-        if misplaced := [option(name) for name in (*OWN, *READING) if given(args, name)]:
+        if misplaced := [option_name(name) for name in (*OWN, *READING) if given(args, name)]:
             raise InputError(f"--per-prompt FILE must be given with {', '.join(misplaced)}")
-        if missing := [option(name) for name in ("v_prompt", "v_response") if getattr(args, name) is None]:
+        if missing := [
+            option_name(name) for name in ("v_prompt", "v_response") if getattr(args, name) is None
+        ]:
             raise InputError(f"the following arguments are required: {', '.join(missing)}")
         return
     if args.budget is None:
         raise InputError("--per-prompt spends a budget: give --budget")
     allowed = {*OWN, *SHARED, *READING}
-    if misplaced := [option(name) for name in vars(args) if name not in allowed and given(args, name)]:
+    if misplaced := [option_name(name) for name in vars(args) if name not in allowed and given(args, name)]:
         raise InputError(f"--per-prompt does not go with {', '.join(misplaced)}")
     if args.sd_column is not None and given(args, "loss_column"):
         raise InputError("give --sd-column (known spreads) or --loss-column (a pilot), not both")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mrtsim.cli import count, non_negative, number, pass_at, positive, probability, strict_json
+from mrtsim.cli import count, non_negative, number, option_name, pass_at, positive, probability, strict_json
 from mrtsim.cli.detecting import add_detect, check_detect, detect_plan, detect_plot
 from mrtsim.cli.pilot_crossed import add_judges, crossed_cost, refuse_judges, run_crossed
 from mrtsim.cli.pilot_growth import (
@@ -202,7 +202,7 @@ def _cost(args: argparse.Namespace) -> Cost | None:
         given = args.fix_prompts is not None and args.fix_prompts == args.population
         for name in ("max_responses", "max_prompts", "plot", *(() if given else ("fix_prompts",))):
             if getattr(args, name) is not None:
-                raise InputError(f"--{name.replace('_', '-')} belongs to a plan: {goals}")
+                raise InputError(f"{option_name(name)} belongs to a plan: {goals}")
         if args.plan_at != "estimate":
             raise InputError(f"--plan-at belongs to a plan: {goals}")
     if args.sketched and args.vector_column is None:
@@ -210,9 +210,7 @@ def _cost(args: argparse.Namespace) -> Cost | None:
     if args.vector_column is not None:
         for name in ("population", "candidates", "group_population", "detect"):
             if getattr(args, name) is not None:
-                raise InputError(
-                    f"--{name.replace('_', '-')} is for losses: it does not go with --vector-column"
-                )
+                raise InputError(f"{option_name(name)} is for losses: it does not go with --vector-column")
     if args.redundancy is not None and args.group_column is None:
         raise InputError("--redundancy needs --group-column: without groups every prompt stands for itself")
     if args.c_prompt is None:

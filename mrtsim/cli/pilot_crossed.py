@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mrtsim.cli import count, non_negative, number, strict_json
+from mrtsim.cli import count, non_negative, number, option_name, strict_json
 from mrtsim.cli.reading import told
 from mrtsim.errors import InputError
 
@@ -64,7 +64,7 @@ def refuse_judges(args: argparse.Namespace) -> None:
     """Refuse options of judges where there are none."""
     for name in ("judges", "c_judge", "c_cell", "max_judges"):
         if getattr(args, name) is not None:
-            raise InputError(f"--{name.replace('_', '-')} needs --judge-column")
+            raise InputError(f"{option_name(name)} needs --judge-column")
 
 
 def run_crossed(args: argparse.Namespace, rows: Pilot, cost: CrossedCost | None) -> int:
@@ -103,13 +103,11 @@ def crossed_cost(args: argparse.Namespace) -> CrossedCost | None:
 
     for name, absent in ELSEWHERE.items():
         if getattr(args, name) != absent:
-            raise InputError(f"--{name.replace('_', '-')} does not go with --judge-column")
+            raise InputError(f"{option_name(name)} does not go with --judge-column")
     if args.budget is None and args.target_variance is None:
         for name in PLAN:
             if getattr(args, name) is not None:
-                raise InputError(
-                    f"--{name.replace('_', '-')} belongs to a plan: give --budget or --target-variance"
-                )
+                raise InputError(f"{option_name(name)} belongs to a plan: give --budget or --target-variance")
         return None
     if args.c_prompt is None or (args.c_cell is None and args.c_response is None):
         raise InputError(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mrtsim.cli import count, non_negative, number
+from mrtsim.cli import count, non_negative, number, option_name
 from mrtsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,18 +81,16 @@ def refuse_growth(args: argparse.Namespace) -> None:
     if args.group_column is None:
         for name in NEEDS_GROUPS:
             if getattr(args, name) is not None:
-                raise InputError(f"--{name.replace('_', '-')} needs --group-column")
+                raise InputError(f"{option_name(name)} needs --group-column")
     elif args.population is not None:
         raise InputError("--population does not go with --group-column: say --group-population")
     for name in ("c_group", "max_group_size"):
         if getattr(args, name) is not None and args.c_prompt is None:
-            raise InputError(f"--{name.replace('_', '-')} needs --c-prompt and --c-response as well")
+            raise InputError(f"{option_name(name)} needs --c-prompt and --c-response as well")
     if args.growth == "same":
         for name in ("redundancy", "group_population", "c_group"):
             if getattr(args, name) is not None:
-                raise InputError(
-                    f"--{name.replace('_', '-')} is for new groups: leave it out with --growth same"
-                )
+                raise InputError(f"{option_name(name)} is for new groups: leave it out with --growth same")
     if args.growth == "choose":
         if args.c_prompt is None:
             raise InputError(

@@ -6,7 +6,17 @@ import argparse
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from mrtsim.cli import count, finite, non_negative, number, positive, probability, strict_json, table
+from mrtsim.cli import (
+    count,
+    finite,
+    non_negative,
+    number,
+    option_name,
+    positive,
+    probability,
+    strict_json,
+    table,
+)
 from mrtsim.cli.reading import add_reading, given, how_read, told
 from mrtsim.errors import InputError
 
@@ -99,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     cost = _cost(args)
     sums, pilot, warnings = _resumed(args) if args.resume else (None, None, [])
     if pilot is None and (reading := [option for option in READING if given(args, option)]):
-        named = ", ".join(f"--{option.replace('_', '-')}" for option in reading)
+        named = ", ".join(option_name(option) for option in reading)
         raise InputError(f"--resume PILOT must be given with {named}")
     ratio = args.ratio
     if ratio is None:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from mrtsim.cli import option_name
 from mrtsim.errors import InputError
 
 
@@ -81,13 +82,13 @@ def read_of_log(args: argparse.Namespace) -> Any:
     if args.log is None:
         for name in ("filter", "metric", "higher_is_better", "unscored"):
             if getattr(args, name) is not None:
-                option = f"--{name.replace('_', '-')}"
+                option = option_name(name)
                 raise InputError(f"{option} belongs to a log: say --log lm-eval, inspect or lighteval")
         return None
     columns = ("prompt_column", "loss_column", "judge_column", "vector_column")
     for name in (*columns, "layout", "format"):
         if getattr(args, name, None) != args.parser.get_default(name):
-            raise InputError(f"--{name.replace('_', '-')} does not go with --log, which knows its columns")
+            raise InputError(f"{option_name(name)} does not go with --log, which knows its columns")
     from mrtsim.tables.logs import read_log
 
     return read_log(

@@ -7,7 +7,17 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from mrtsim.cli import count, finite, non_negative, number, positive, probability, strict_json, table
+from mrtsim.cli import (
+    count,
+    finite,
+    non_negative,
+    number,
+    option_name,
+    positive,
+    probability,
+    strict_json,
+    table,
+)
 from mrtsim.cli.reading import add_files, how_read, told
 from mrtsim.errors import InputError
 
@@ -197,7 +207,7 @@ def _check(args: argparse.Namespace) -> None:
     if not args.files and (args.reward_column is not None or args.success_above is not None):
         raise InputError("--reward-column and --success-above belong to FILE")
     costs = {name: getattr(args, name) for name in ("c_prompt", "c_response", "budget")}
-    missing = [f"--{name.replace('_', '-')}" for name, value in costs.items() if value is None]
+    missing = [option_name(name) for name, value in costs.items() if value is None]
     if args.signal is not None and missing:
         raise InputError(f"the best group size needs {', '.join(missing)} as well")
     if args.signal is None and (len(missing) < 3 or args.max_group_size is not None or args.coherence):

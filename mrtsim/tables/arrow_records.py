@@ -69,14 +69,15 @@ class ArrowRecords(Records):
 
 def _twice(kind: Any) -> str | None:
     """A name that two fields of one struct have, anywhere in a type."""
-    names = [kind.field(i).name for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
-    inner = [kind.field(i).type for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
     if is_list(kind):
-        inner = [kind.value_type]
-    again = next((name for name in names if names.count(name) > 1), None)
-    return (
-        again if again is not None else next((found for k in inner if (found := _twice(k)) is not None), None)
-    )
+        return _twice(kind.value_type)
+    if not pa.types.is_struct(kind):
+        return None
+    fields = [kind.field(i) for i in range(kind.num_fields)]
+    names = [field.name for field in fields]
+    again = [name for name in names if names.count(name) > 1]
+    again += [name for field in fields if (name := _twice(field.type)) is not None]
+    return again[0] if again else None
 
 
 def filtered(table: Any, keep: NDArray[np.bool_]) -> Any:

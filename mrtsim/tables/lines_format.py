@@ -68,7 +68,7 @@ class LinesFormat(Format):
     def records(self, columns: Sequence[str] | None, *, copies: bool = False) -> Iterator[Records]:
         number, empty = 1, True
         for block, records in self._read(columns, copies):
-            count = lines_in(block)
+            count = lines_in(block) if records is None else len(records)
             if records is None:
                 records = self._of_block(block, count, number, columns, copies)
             number += count
@@ -79,7 +79,7 @@ class LinesFormat(Format):
             raise self.file.error(self.empty)
 
     def _read(self, columns: Sequence[str] | None, copies: bool) -> Iterator[tuple[bytes, Records | None]]:
-        """Each block of whole lines, and its records where other threads have read them."""
+        """Each block of whole lines, and its records, one per line, where other threads have read them."""
         return ((block, None) for block in self._blocks())
 
     def _of_block(

@@ -307,7 +307,7 @@ def _lm_eval(sources: Sources, group: str | None) -> Iterator[Answer]:
             )
         unused = SAMPLE_COLUMNS - {"doc_id", "filter", "metrics", "resps", "doc_hash"}
         table.used = [Fields(name) for name in table.columns() if name not in unused]
-        table.used += [Fields(*_column_and_fields(group))] if group else []
+        table.used += [_fields(group)] if group else []
         stamp = re.search(r"_(\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl", table.file.path.name)
         task = re.sub(r"^samples_|(_\d{4}-\d\d-\d\dT[\d.-]+)?\.jsonl.*$", "", table.file.path.name)
         model = _lm_eval_model(table.file.path.with_name(f"results_{stamp[1]}.json")) if stamp else ""
@@ -376,7 +376,7 @@ def _inspect(sources: Sources, group: str | None) -> Iterator[Answer]:
         for sample in samples:
             used = [Fields("scores", (name, "value")) for name in sample.get("scores") or ()]
             used += [Fields("metadata", (key,)) for key in set(clusters.values())]
-            used += [Fields(*_column_and_fields(group))] if group else []
+            used += [_fields(group)] if group else []
             _each_once(sample, [*INSPECT_SAMPLE, *used], _sample(path, sample.get("id"), sample.get("epoch")))
             metadata = sample.get("metadata") or {}
             text = sample.get("input")
@@ -395,9 +395,9 @@ def _inspect(sources: Sources, group: str | None) -> Iterator[Answer]:
             )
 
 
-def _column_and_fields(path: str) -> tuple[str, tuple[str, ...]]:
+def _fields(path: str) -> Fields:
     column, *fields = path.split(".")
-    return column, tuple(fields)
+    return Fields(column, tuple(fields))
 
 
 def _each_once(record: Any, used: Sequence[Fields], where: str) -> None:
