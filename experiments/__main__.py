@@ -99,6 +99,8 @@ def _minutes(name: str) -> str:
 
 
 def _run(args: argparse.Namespace) -> None:
+    # Before NumPy is loaded: blocks and cells fill the cores, where threads of OpenBLAS would wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     chosen = _named(args.names)
     configs = {}
     for name, module in chosen.items():
