@@ -180,13 +180,18 @@ def judge(model: MDN, prompts: Float[Array, "n d"], distribution: GaussianModes 
 
 def score(trained: Fit, test: Sample | None, prompts: Float[Array, "n d"]) -> dict[str, Any]:
     """Both recipes of one trajectory: on the sampled test set, and by quadrature at `prompts`."""
-    scores: dict[str, Any] = {"best_step": trained.best_step, "diverged": trained.diverged}
-    for recipe in RECIPES:
-        model = getattr(trained, recipe)
-        scores[recipe] = judge(model, prompts)
-        if test is not None:
-            scores[recipe]["sampled"] = jnp.mean(mdn_nll(model, *test))
-    return scores
+    models = [getattr(trained, recipe) for recipe in RECIPES]
+    arrays, static = zip(*(eqx.partition(model, eqx.is_array) for model in models), strict=True)
+
+    def of(arrays: Any) -> dict[str, Array]:
+        model = eqx.combine(arrays, static[0])
+        sampled = {} if test is None else {"sampled": jnp.mean(mdn_nll(model, *test))}
+        return judge(model, prompts) | sampled
+
+    # One recipe after the other in a loop, so that what judges a network is compiled once.
+    scores = jax.lax.map(of, jax.tree.map(lambda *both: jnp.stack(both), *arrays))
+    each = {recipe: jax.tree.map(lambda a, i=i: a[i], scores) for i, recipe in enumerate(RECIPES)}
+    return each | {"best_step": trained.best_step, "diverged": trained.diverged}
 
 
 def train_once(

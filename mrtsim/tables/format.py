@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -119,16 +120,20 @@ class Format:
         """An InputError about a column that is not there, with the name that was probably meant."""
         present = self.columns()
         close = paths.near(name, present)
-        hint = f"did you mean {option} {close}?" if close else f"name it with {option}"
         log = next((log for log, known in LOG_COLUMNS.items() if known <= set(present)), None)
-        if log is not None:
-            close, hint = log, f"of a log of {log}: mrtsim pilot --log {log}"
         numbered = [column for column in present if re.fullmatch(r".*?\d+", column)]
-        if len(numbered) > 1 and not close:
+        hint = f"name it with {option}"
+        if f"/{name}=" in f"/{self.file.name}":
+            hint = f"it stands in a folder's name, {name}=..., which is not read: write it into the files"
+        elif log is not None:
+            hint = f"of a log of {log}: mrtsim pilot --log {log}"
+        elif len(numbered) > 1 and (not close or close in numbered):
             hint = (
                 f"{paths.listed(numbered)} look like one column per response, but a file holds one row per response "
                 f"(pandas: table.melt(id_vars=..., value_name={name!r})), or a list per prompt; else {hint}"
             )
+        elif close:
+            hint = f"did you mean {option} {shlex.quote(close)}?"
         return InputError(
             f"{self.file.name}: no column {name!r} (there are: {paths.listed(present)}); {hint}"
         )

@@ -222,18 +222,20 @@ def _shards(folder: Path, known: Sequence[str]) -> list[Path]:
         inside = sorted((p for p in folder.iterdir() if not p.name.startswith((".", "_"))), key=_natural)
         shards = [p for p in inside if p.is_file() and endings_of(p)[0] in known and p.name not in NOT_DATA]
         deeper = [p for p in inside if p.is_dir()]
-        ending = endings_of(shards[0])[0] if shards else known[0]
-        below = any(
-            endings_of(p)[0] in known and p.name not in NOT_DATA
-            for d in deeper
-            for p in d.rglob("*")
-            if p.is_file()
+        below = next(
+            (
+                endings_of(p)[0]
+                for d in deeper
+                for p in d.rglob("*")
+                if endings_of(p)[0] in known and p.name not in NOT_DATA and p.is_file()
+            ),
+            None,
         )
     except OSError as error:
         raise InputError(_unreadable(str(folder), error)) from None
-    if below:
+    if below is not None:
         raise InputError(
-            f"{folder} has files in folders inside it; name those that are meant: '{folder}/**/*{ending}'"
+            f"{folder} has files in folders inside it; name those that are meant: '{folder}/**/*{below}'"
         )
     if not shards:
         logs = "; its logs of Inspect: mrtsim pilot --log inspect" if any(folder.glob("*.eval")) else ""
@@ -242,7 +244,7 @@ def _shards(folder: Path, known: Sequence[str]) -> list[Path]:
     if len(kinds) > 1:
         raise InputError(
             f"{folder} holds files of several formats ({', '.join(kinds)}); name those that are meant: "
-            f"'{folder}/*{ending}'"
+            f"'{folder}/*{endings_of(shards[0])[0]}'"
         )
     return shards
 

@@ -1074,3 +1074,23 @@ def test_one_column_per_response_gets_a_hint(run, tmp_path):
     assert "value_name='loss'" in message
     (tmp_path / "other.csv").write_text("prompt_id,score,layer_1\na,1,2\n")
     assert "one column per response" not in run("pilot", "other.csv", code=2)
+    (tmp_path / "near.csv").write_text("prompt_id,loss_1,loss_2\na,1,2\nb,2,3\n")
+    message = run("pilot", "near.csv", code=2)
+    assert "loss_1, loss_2 look like one column per response" in message
+    assert "did you mean" not in message
+
+
+def test_a_name_with_a_space_is_hinted_as_the_shell_reads_it(run, tmp_path):
+    (tmp_path / "space.csv").write_text("prompt_id, loss\na,1\na,2\nb,3\nb,5\n")
+    assert "did you mean --loss-column ' loss'?" in run("pilot", "space.csv", code=2)
+    assert run("pilot", "space.csv", "--loss-column", " loss")["n_prompts"] == 2
+
+
+def test_columns_in_the_names_of_folders_are_not_missed_in_silence(run, tmp_path):
+    """Partitioned data sets keep a column in the folder's name alone."""
+    for model in "AB":
+        (tmp_path / "data" / f"model={model}").mkdir(parents=True)
+        write(tmp_path / "data" / f"model={model}" / "part-0.parquet", pilot_rows())
+    assert "name those that are meant: 'data/**/*.parquet'" in run("pilot", "data", code=2)
+    message = run("pilot", "data/**/*.parquet", "--group-column", "model", code=2)
+    assert "it stands in a folder's name, model=..., which is not read: write it into the files" in message
