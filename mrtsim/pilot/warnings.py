@@ -24,6 +24,8 @@ SMALL = 50  # below this many, pilots of skewed losses that look harmless cover 
 # Least |skewness| of means that counts, and the same times sqrt(prompts): 3 to 5 % of normal pilots exceed both.
 SKEWED = 0.6
 SKEWED_SCALED = 5.2
+# Means of this many prompts or more that lie within this share of a response's standard deviation are equal by design.
+ALIKE, ALIKE_MEANS = 10, 1e-3
 HEAVY = 2.5  # kurtosis - 1 of contributions as a multiple of the usual one
 
 # Least coverage, in per cent, of nominal 95 % intervals over the designs of experiments/coverage.py with equal numbers
@@ -93,7 +95,13 @@ def pilot_warnings(
     if grouped:
         between = f"{redundancy:.3g} V_g + V_x|g" if redundancy else "V_x|g"
     level = f"{100 * confidence:g} %"
-    if np.isinf(limits.ratio[0]):
+    if _same_means(sums):
+        yield (
+            "all prompts have the same mean loss, as ranks within a prompt have, pairs of a chosen and a rejected "
+            "response, and rewards less their prompt's mean (advantages). Such losses say nothing about prompts: V_x, "
+            "K* and the standard error cannot be used, so take the losses themselves"
+        )
+    elif np.isinf(limits.ratio[0]):
         yield (
             "the responses to a prompt differ more than independent ones would: even the upper "
             f"{level} limit of {between} is below 0. That is rare by chance; were the responses drawn independently?"
@@ -111,6 +119,14 @@ def pilot_warnings(
     yield from _few(squares, level, grouped)
     yield from _shape(squares, level, grouped)
     yield from _chosen_counts(sums)
+
+
+def _same_means(sums: PromptSums) -> bool:
+    """Whether the means of the prompts are equal, or nearly, where the responses to a prompt are not."""
+    if sums.vectors or sums.counts.size < ALIKE:
+        return False
+    spread = math.sqrt(sums.within.sum() / max(sums.counts.sum() - sums.counts.size, 1))
+    return bool(np.ptp(sums.means) < ALIKE_MEANS * spread)
 
 
 def _few(squares: MeanSquares, level: str, grouped: bool) -> Iterator[str]:

@@ -76,8 +76,21 @@ def test_estimates_at_or_below_zero():
     assert "2 V_g + V_x|g" in warned(flat, groups=np.arange(12) // 2)
     losses = pilot(40, 6)
     assert "even the upper 95 % limit of V_x is below 0" in warned(
-        losses - losses.mean(axis=1, keepdims=True)
+        losses - 0.9 * losses.mean(axis=1, keepdims=True)
     )
+
+
+def test_losses_that_say_nothing_about_prompts():
+    """Ranks, pairs and centred rewards give all prompts the same mean, and an evaluation a standard error of 0."""
+    rng = np.random.default_rng(0)
+    ranks = np.argsort(rng.random((40, 7)), axis=1) + 1.0
+    pairs = np.tile([0.0, 1.0], (40, 1))
+    losses = pilot(40, 6)
+    centred = np.round((losses - losses.mean(1, keepdims=True)) / losses.std(1, keepdims=True), 3)
+    for alike in (ranks, pairs, centred, centred.astype(np.float32)):
+        assert "all prompts have the same mean loss" in warned(alike)
+    for different in (losses, ranks[:9], np.round(rng.random((10, 2)))):
+        assert "all prompts have the same mean loss" not in warned(different)
 
 
 def test_counts_that_follow_the_losses():
