@@ -116,6 +116,8 @@ def read_success_counts(
     Raises:
         InputError: the file cannot be read, or a reward is neither 0 nor 1 and there is no `success_above`.
     """
+    from mrtsim.pilot.sums import copies
+    from mrtsim.pilot.warnings import repeated
     from mrtsim.tables.read import read_columns
 
     data = read_columns(
@@ -142,5 +144,5 @@ def read_success_counts(
         np.bincount(prompts.codes, weights=success).astype(float),
         np.bincount(prompts.codes).astype(float),
         prompts.names,
-        data.notes,
+        [*data.notes, *repeated(copies(rewards, prompts.codes), what="reward")],
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mrtsim.errors import InputError
-from mrtsim.pilot.sums import PromptSums, finite_losses
+from mrtsim.pilot.sums import PromptSums, copies, finite_losses
 from mrtsim.pilot.sums import codes as label_codes
 from mrtsim.tables.values import shown
 
@@ -209,7 +209,7 @@ def _sums(losses: Floats, prompts: Ints, n_prompts: int, starts: Ints | None) ->
     residuals = losses - centre - means[prompts]
     within = np.bincount(prompts, weights=residuals**2, minlength=n_prompts).astype(np.float64)
     within[within <= counts * rounding(np.abs(losses).max())] = 0.0
-    return PromptSums(counts, means + centre, within, starts)
+    return PromptSums(counts, means + centre, within, starts, copies=copies(losses, prompts))
 
 
 def rounding(largest: float) -> float:

@@ -31,7 +31,7 @@ from mrtsim.pilot.mean_squares import (
 )
 from mrtsim.pilot.sums import PromptSums, given_prompts_error
 from mrtsim.pilot.text import comparison_rows, comparison_text, warning_lines
-from mrtsim.pilot.warnings import FEW, HEAVY, SMALL, at_risk
+from mrtsim.pilot.warnings import FEW, HEAVY, SMALL, at_risk, repeated
 from mrtsim.plan.power import Detectable, Rule
 from mrtsim.variance import DifferenceComponents
 
@@ -420,6 +420,8 @@ def _warnings(data: CommonPrompts, squares: MeanSquares, effective: float, error
             "noise of responses, and no plan can rest on that; cap the responses per prompt, or compare on more "
             f"{unit}s"
         )
+    for model, sums in (("A", data.a), ("B", data.b)):
+        yield from repeated(sums.copies, f"model {model}: ")
     few = float(squares.between.effective)
     if few < FEW - 1e-6:  # rounding
         worth = (

@@ -6,6 +6,7 @@ A pilot of millions of rows costs little more than reading it, and a pilot in pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 LARGEST = 1e150  # whose square is still far from overflow
+ENOUGH = 10  # prompts with different losses, of which none has its losses in equal numbers by chance
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,8 @@ class PromptSums:
         distances: squared distance of each prompt's mean vector from their mean, (prompts,), where the vectors
             themselves are not there (`of_norms`); else None.
         sketch: dimensions of the random sketch that the vectors are; None where they are none.
+        copies: the largest number that divides how often each loss stands in its prompt: 2 in a pilot that was written
+            twice. 1 where fewer than 10 prompts have different losses, and where it is not known.
     """
 
     counts: Floats
@@ -55,6 +59,7 @@ class PromptSums:
     vectors: bool = False
     distances: Floats | None = None
     sketch: int | None = None
+    copies: int = 1
 
     @classmethod
     def of(
@@ -89,7 +94,7 @@ class PromptSums:
         else:
             if sketched:
                 raise InputError("sketched is for vectors: losses of shape (rows, features) with `prompts`")
-            parts = cls(*_of_numbers(loss, prompt_of), labels=labels)
+            parts = cls(*_of_numbers(loss, prompt_of), labels=labels, copies=copies(loss, prompt_of))
         if group is None:
             return parts
         row_group, group_labels = group
@@ -193,6 +198,7 @@ class PromptSums:
             starts=None,
             labels=labels,
             group_labels=None,
+            copies=math.gcd(*(part.copies for part in parts)) if len(labels) == counts.size else 1,
         )
         if any(part.group_labels is None for part in parts):
             return both
@@ -289,6 +295,26 @@ def _of_numbers(loss: Floats, prompt_of: Ints) -> tuple[Floats, Floats, Floats]:
         np.float64, copy=False
     )
     return counts, means + centre, within
+
+
+def copies(losses: Floats, prompt_of: Ints) -> int:
+    """The largest number that divides how often each loss stands in its prompt; see `PromptSums`.
+
+    Args:
+        losses: (rows,).
+        prompt_of: (rows,), the prompt of each row, 0, 1, ...
+    """
+    found = 0
+    for first in (ENOUGH, 16 * ENOUGH, int(prompt_of.max()) + 1):  # most pilots are told by a few prompts
+        rows = np.flatnonzero(prompt_of < first)
+        order = rows[np.lexsort((losses[rows], prompt_of[rows]))]
+        new_prompt = np.diff(prompt_of[order], prepend=-1) != 0
+        starts = np.flatnonzero(new_prompt | (np.diff(losses[order], prepend=np.nan) != 0))
+        found = int(np.gcd.reduce(np.diff(starts, append=order.size)))
+        if found == 1:
+            return 1
+    different = np.bincount(prompt_of[order[starts]]) > 1
+    return found if different.sum() >= ENOUGH else 1
 
 
 def _of_vectors(vectors: Floats, prompt_of: Ints, sketched: bool) -> tuple[Floats, Floats, Floats]:

@@ -116,6 +116,7 @@ def pilot_warnings(
             f"at {level} confidence the data do not rule out {between} = 0, so K* has no upper limit: a pilot of more "
             f"{'groups' if grouped else 'prompts'} would give one"
         )
+    yield from repeated(sums.copies)
     yield from _few(squares, level, grouped)
     yield from _shape(squares, level, grouped)
     yield from _chosen_counts(sums)
@@ -127,6 +128,16 @@ def _same_means(sums: PromptSums) -> bool:
         return False
     spread = math.sqrt(sums.within.sum() / max(sums.counts.sum() - sums.counts.size, 1))
     return bool(np.ptp(sums.means) < ALIKE_MEANS * spread)
+
+
+def repeated(copies: int, where: str = "", what: str = "loss") -> Iterator[str]:
+    """Responses that are there more than once; `where` names the model that they are of, with a colon."""
+    if copies > 1:
+        yield (
+            f"{where}in all prompts every {what} stands {copies} times, or a multiple of that. Rows that were written "
+            "more than once are no further responses, nor are responses drawn at temperature 0: keep one of each, or "
+            "the responses to a prompt look more alike than they are"
+        )
 
 
 def _few(squares: MeanSquares, level: str, grouped: bool) -> Iterator[str]:

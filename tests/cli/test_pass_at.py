@@ -126,3 +126,12 @@ def test_equal_rates_need_a_cap(capsys, tmp_path):
     record = answer(capsys, *common, "--max-responses", 6)
     assert record["plan"]["responses_per_prompt"] <= 6
     assert "V_x is estimated at" in record["warnings"][0]
+
+
+def test_a_file_written_twice(capsys, pilot):
+    path, _ = pilot
+    once = answer(capsys, path, "--pass-at", 4, "--reward-column", "correct")
+    path.write_text(2 * path.read_text())
+    twice = answer(capsys, path, "--pass-at", 4, "--reward-column", "correct")
+    assert "every reward stands 2 times" in " ".join(twice["warnings"])
+    assert "stands" not in " ".join(once["warnings"])

@@ -35,6 +35,13 @@ def test_the_difference_is_a_paired_t_test():
     assert found.detectable.degrees_of_freedom == 39
 
 
+def test_responses_that_stand_twice_are_told():
+    a, b = two_models()
+    found = compare_models(a, np.repeat(b, 2, axis=1)).warnings
+    assert sum("model B: in all prompts every loss stands 2 times" in warning for warning in found) == 1
+    assert not any("times" in warning for warning in compare_models(a, b).warnings)
+
+
 def test_components_by_their_definition():
     a, b = two_models(k_a=4, k_b=4)
     found = compare_models(a, b)

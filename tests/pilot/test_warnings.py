@@ -93,6 +93,32 @@ def test_losses_that_say_nothing_about_prompts():
         assert "all prompts have the same mean loss" not in warned(different)
 
 
+def test_responses_that_stand_more_than_once():
+    losses, rng = pilot(40, 3), np.random.default_rng(1)
+    for times in (2, 3):
+        rows = rng.permutation(np.tile(np.arange(120), times))
+        found = warned(losses.ravel()[rows], (np.arange(120) // 3)[rows])
+        assert f"in all prompts every loss stands {times} times" in found
+        assert "more than once" in warned(np.repeat(losses, times, axis=1), groups=np.arange(40) // 2)
+    half = np.concatenate([np.arange(120), np.arange(60)])
+    scored = (rng.random((60, 4)) < rng.random((60, 1))).astype(float)
+    constant_but_few = np.repeat(rng.integers(0, 2, (60, 1)), 4, axis=1)
+    constant_but_few[:9] = [0, 0, 1, 1]
+    for fine in (losses, scored, constant_but_few, np.repeat(losses[:9], 2, axis=1)):
+        assert "more than once" not in warned(fine)
+    assert "more than once" not in warned(losses.ravel()[half], (np.arange(120) // 3)[half])
+
+
+def test_copies_of_merged_parts():
+    losses, names = np.repeat(pilot(40, 2), 2, axis=1).ravel(), np.repeat(np.arange(40), 4)
+    first = PromptSums.of(losses[:80], names[:80])
+    assert first.copies == 2
+    assert first.merge(PromptSums.of(losses[80:], names[80:])).copies == 2
+    assert first.merge(PromptSums.of(pilot(20, 4).ravel(), names[80:])).copies == 1
+    # what stands in both parts is not looked for
+    assert first.merge(first).copies == 1
+
+
 def test_counts_that_follow_the_losses():
     losses = pilot(40, 6)
     counts = np.where(losses[:, 0] > 0.5, 6, 2)
