@@ -118,12 +118,14 @@ def read_success_counts(
     """
     from mrtsim.pilot.sums import copies
     from mrtsim.pilot.warnings import repeated
+    from mrtsim.tables.pilots import MODELS, of_several_models
     from mrtsim.tables.read import read_columns
 
     data = read_columns(
         source,
         ids={"prompt": prompt_column},
         numbers={"reward": reward_column},
+        optional_ids={name: name for name in MODELS if name not in (prompt_column, reward_column)},
         layout=layout,
         format=format,
         missing_ids=missing_ids,
@@ -144,5 +146,9 @@ def read_success_counts(
         np.bincount(prompts.codes, weights=success).astype(float),
         np.bincount(prompts.codes).astype(float),
         prompts.names,
-        [*data.notes, *repeated(copies(rewards, prompts.codes), what="reward")],
+        [
+            *data.notes,
+            *of_several_models(data),
+            *repeated(copies(rewards, prompts.codes), what="reward"),
+        ],
     )

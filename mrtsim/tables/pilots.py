@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +15,8 @@ from mrtsim.tables.reader import Layout, MissingIds
 from mrtsim.tables.values import shown
 
 # Columns whose ids may be common to all prompts (`mrtsim.pilot.common_judges`): read where they are there.
-MAYBE_COMMON = ("response_id", "seed", "judge", "rater", "annotator", "model", "epoch", "run", "sample")
+MODELS = ("model", "model_name", "model_id", "generator")
+MAYBE_COMMON = ("response_id", "seed", "judge", "rater", "annotator", *MODELS, "epoch", "run", "sample")
 POSITION = "place in the list"  # of the responses to a prompt; in Python a column of the array
 
 
@@ -99,6 +101,7 @@ def read_pilot(
             "every prompt has one response, so the spread between responses is not in the data; "
             f"is the list of losses nested in another column, or the prompt column {prompt_column!r} unique per row?"
         )
+    data.notes.extend(of_several_models(data))
     groups = data.ids["group"].codes if group_column is not None else None
     if groups is not None:
         _one_group_each(data)
@@ -112,6 +115,20 @@ def read_pilot(
         else {},
         data=data,
     )
+
+
+def of_several_models(data: ColumnData) -> Iterator[str]:
+    """What to say where a column of `MODELS` was read besides and differs between the responses to a prompt."""
+    prompts = data.ids["prompt"]
+    for name in MODELS:
+        if name in data.ids:
+            of, one = data.ids[name], np.empty(prompts.count, np.int64)
+            one[prompts.codes] = of.codes
+            if (one[prompts.codes] != of.codes).any():
+                yield (
+                    f"the responses to a prompt are of several models (column {name!r} has {of.count}) and are taken "
+                    f"as one sample; keep the rows of one, or compare two: mrtsim compare --model-column {name}"
+                )
 
 
 def _positions(data: ColumnData) -> dict[str, NDArray[np.int64]]:

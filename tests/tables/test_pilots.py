@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mrtsim.errors import InputError
+from mrtsim.success_counts import read_success_counts
 from mrtsim.tables.pilots import POSITION, read_pilot
 from mrtsim.tables.read import read_columns
 from tests.tables.writers import CONTAINERS, write
@@ -118,6 +119,24 @@ def test_ids_that_may_be_common_to_all_prompts(tmp_path, ending, layout):
     assert said.judges is not None
     assert said.judges.tolist() == [0, 1, 0, 1, 0, 1]
     assert said.maybe_common == {}
+
+
+@pytest.mark.parametrize("column", ["model", "generator"])
+def test_responses_of_several_models_are_told(tmp_path, column):
+    rows = [
+        {"prompt_id": p, "loss": float(r % 2), column: f"m{m}"}
+        for p in range(3)
+        for m in range(2)
+        for r in range(p + 2)
+    ]
+    path = write(tmp_path / "in.jsonl", rows)
+    for found in (read_pilot(path), read_success_counts(path, reward_column="loss")):
+        assert sum(f"of several models (column '{column}' has 2)" in note for note in found.notes) == 1
+    assert read_pilot(path, judge_column=column).notes == []
+    # a model per prompt is no mixture
+    for row in rows:
+        row[column] = f"m{row['prompt_id'] % 2}"
+    assert read_pilot(write(tmp_path / "each.jsonl", rows)).notes == []
 
 
 def test_a_vector_per_response_in_place_of_the_loss(tmp_path):
