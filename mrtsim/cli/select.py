@@ -60,6 +60,11 @@ def add_parser(subparsers: Any) -> None:
     columns.add_argument(
         "--reward-column", metavar="NAME", help="higher is better (default: reward, where it is there)"
     )
+    columns.add_argument(
+        "--lower-is-better",
+        action=argparse.BooleanOptionalAction,
+        help="the reward column holds losses or ranks: the lowest are the best",
+    )
     columns.add_argument("--embedding-column", metavar="NAME", help="default: embedding, where it is there")
     columns.add_argument(
         "--loss-column", metavar="NAME", help="report how selection moves the mean of this column"
@@ -121,7 +126,13 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         args.strategy,
         args.k,
-        columns=Columns(args.prompt_column, args.reward_column, args.embedding_column, args.loss_column),
+        columns=Columns(
+            args.prompt_column,
+            args.reward_column,
+            args.embedding_column,
+            args.loss_column,
+            args.lower_is_better,
+        ),
         layout=args.layout,
         pool_columns=[name for name in args.pool_columns.split(",") if name],
         format=args.format,

@@ -36,6 +36,7 @@ class Chooser:
         seed: of random strategies; the key of a prompt comes from it and the prompt's id.
         short_pools: what becomes of a prompt of fewer than k candidates.
         options: of the strategy.
+        lower_is_better: whether the least reward is the best, as of ranks; the report has them as they are.
         totals: what the report is made of.
         most: by pool size, prompts in the largest piece so far.
     """
@@ -45,6 +46,7 @@ class Chooser:
     seed: int
     short_pools: ShortPools
     options: Mapping[str, Any]
+    lower_is_better: bool = False
     totals: Totals = field(default_factory=Totals)
     most: dict[int, int] = field(default_factory=dict, init=False, repr=False)
 
@@ -85,7 +87,7 @@ class Chooser:
         widths = 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64) if ragged else sizes
         key = jax.random.key(self.seed)
         numbers = np.array([zlib.crc32(name.encode("utf-8", "surrogatepass")) for name in names], np.uint32)
-        saturated = 0
+        saturated, sign = 0, -1 if self.lower_is_better else 1
         for width in np.unique(widths[~short]).tolist():
             rows = np.flatnonzero((widths == width) & ~short)
             inside = np.arange(width) < sizes[rows, None]
@@ -95,7 +97,7 @@ class Chooser:
             picks = select_picks(
                 self.strategy,
                 self.k,
-                rewards=rewards[at] if rewards is not None and self.needs_rewards else None,
+                rewards=sign * rewards[at] if rewards is not None and self.needs_rewards else None,
                 embeddings=embeddings[at] if embeddings is not None and self.needs_embeddings else None,
                 mask=inside,
                 key=key,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ from mrtsim.tables.values import Wrong, shown
 
 # Names where none is given; they need not be there.
 USUAL = {"reward": "reward", "embedding": "embedding"}
+# Words that name what is the better the lower it is.
+LOW = {"rank", "ranking", "loss", "nll", "perplexity", "ppl", "error", "errors", "cost", "distance"}
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,15 @@ class Columns:
         reward: higher is better; where None, "reward" is read if it is there.
         embedding: one vector per candidate; where None, "embedding" is read if it is there.
         loss: only reported on; None for none.
+        lower_is_better: whether the rewards are losses or ranks, of which the lowest is the best; None takes them as
+            rewards, and says so where the column's name sounds otherwise.
     """
 
     prompt: str = "prompt_id"
     reward: str | None = None
     embedding: str | None = None
     loss: str | None = None
+    lower_is_better: bool | None = None
 
 
 def select_file(
@@ -199,9 +205,9 @@ class _Run:
         self.arguments = strategy_name, k, seed, short_pools
         self.options: dict[str, Any] = {}
         self.progress = False
-        needs = Chooser(*self.arguments, self.options)
+        self.columns = c = columns or Columns()
+        needs = self._chooser()
         self.needs_rewards, self.needs_embeddings = needs.needs_rewards, needs.needs_embeddings
-        c = columns or Columns()
         wanted = [Wanted("prompt", c.prompt, "id", "--prompt-column")]
         read: tuple[tuple[str, str | None, bool, Kind], ...] = (
             ("reward", c.reward, self.needs_rewards, "number"),
@@ -216,6 +222,9 @@ class _Run:
         self.reader = Reader(tables, wanted, layout, tuple(pool_columns), missing_ids)
         self.chooser = needs
 
+    def _chooser(self) -> Chooser:
+        return Chooser(*self.arguments, self.options, lower_is_better=bool(self.columns.lower_is_better))
+
     def keep(self, write: WriteTo, room: Path) -> SelectionReport:
         """Choose, and write the kept rows.
 
@@ -224,11 +233,18 @@ class _Run:
             room: a folder for temporary files.
         """
         notes: list[str] = []
+        reward = self.columns.reward or USUAL["reward"]
+        low = LOW & set(re.split(r"[^a-z]+", reward.casefold()))
+        if self.needs_rewards and low and self.columns.lower_is_better is None:
+            notes.append(
+                f"of {reward!r} the highest are kept as the best: for a {min(low)} say --lower-is-better, or "
+                "--no-lower-is-better if that is meant"
+            )
         try:
             self._start()
             self._together(write)
         except _Scattered:
-            notes = ["the rows of a prompt do not stand together, so the input was read twice"]
+            notes.append("the rows of a prompt do not stand together, so the input was read twice")
             self._scattered(write, room)
         if self.chooser.totals.prompts > 1 and self.chooser.totals.prompts == self.chooser.totals.candidates:
             inside = nested_pools(self.reader.tables[0]) if self.reader.layout == "rows" else []
@@ -241,7 +257,7 @@ class _Run:
 
     def _start(self) -> None:
         self.reader.reset()
-        self.chooser = Chooser(*self.arguments, self.options)
+        self.chooser = self._chooser()
 
     def _batches(self, copies: bool) -> Iterator[Batch]:
         """Checked batches."""

@@ -83,6 +83,45 @@ def expected(rows, strategy):
     return [rows[i] for i in sorted(kept)]
 
 
+@pytest.mark.parametrize("strategy", ["bkon", "dbkon", "filtered-max-min"])
+@pytest.mark.parametrize("layout", [list, lists])
+def test_of_ranks_the_lowest_are_the_best(tmp_path, strategy, layout):
+    """As if the rewards had the other sign, but for the report, which has them as they stand."""
+    rows = candidates()
+    for row in rows:
+        row["rank"] = -row["reward"]
+    best = expected(rows, strategy)
+    pools = [pool | {"rank": [-r for r in pool["reward"]]} for pool in lists(rows)]
+    path = write(tmp_path / "in.jsonl", rows if layout is list else pools)
+    columns = Columns(reward="rank", lower_is_better=True)
+    report = select_file(path, tmp_path / "out.jsonl", strategy, K, columns=columns)
+    kept = rows_of(tmp_path / "out.jsonl")
+    ranks = np.concatenate([np.atleast_1d(row["rank"]) for row in kept]).tolist()
+    assert ranks == [row["rank"] for row in best]
+    assert report.reward_kept == pytest.approx(np.mean(ranks))
+    assert report.reward_kept < report.reward_pool
+    assert report.notes == []
+
+
+@pytest.mark.parametrize(
+    ("column", "strategy", "lower", "told"),
+    [
+        ("answers.rank", "bkon", None, True),
+        ("answers.rank", "bkon", False, False),
+        ("answers.rank", "rkon", None, False),
+        ("nll_per_token", "bkon", None, True),
+        ("frank", "bkon", None, False),
+    ],
+)
+def test_a_reward_column_that_sounds_like_a_loss_is_told(tmp_path, column, strategy, lower, told):
+    outer, _, inner = column.partition(".")
+    pool = [{inner: 1.0}, {inner: 2.0}] if inner else [1.0, 2.0]
+    path = write(tmp_path / "in.jsonl", [{"prompt_id": f"p{i}", outer: pool} for i in range(3)])
+    columns = Columns(reward=column, lower_is_better=lower)
+    notes = select_file(path, tmp_path / "out.jsonl", strategy, 1, columns=columns).notes
+    assert any("say --lower-is-better" in note for note in notes) == told
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 @pytest.mark.parametrize("strategy", ["bkon", "dkon", "dbkon", "filtered-max-min"])
 @pytest.mark.parametrize("ragged", [False, True])

@@ -249,7 +249,7 @@ def chaosnli(folder):
 # What `pilot` must find: prompts and responses; and what `select` must keep.
 LAYOUTS = {
     "UltraFeedback": (ultrafeedback, (6, 24), 12, ["completions", "models"]),
-    "Nectar": (nectar, (6, 24), 12, ["answers"]),
+    "Nectar": (nectar, None, 12, ["answers"]),
     "MixInstruct": (mixinstruct, (6, 24), 12, ["candidates"]),
     "HelpSteer": (helpsteer, (6, 12), 6, []),
     "OpenAI batch output": (batch_output, None, 12, ["response.body.choices"]),
