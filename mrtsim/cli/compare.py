@@ -71,7 +71,9 @@ def add_parser(subparsers: Any) -> None:
     )
     group.add_argument("--group-column", metavar="G", help="groups of redundant prompts")
     group.add_argument(
-        "--higher-is-better", action="store_true", help="the columns hold scores or rewards, not losses"
+        "--higher-is-better",
+        action=argparse.BooleanOptionalAction,
+        help="the columns hold scores or rewards, not losses",
     )
     group = parser.add_argument_group("estimation")
     group.add_argument("--confidence", type=probability, default=0.95, metavar="C", help="default 0.95")
@@ -224,6 +226,7 @@ def _cost(args: argparse.Namespace) -> Cost | None:
 def _compare(args: argparse.Namespace) -> tuple[tuple[str, str], Comparison, list[str]]:
     """The models' names, their comparison, and what to say about the reading."""
     from mrtsim.pilot.compare import compare_models
+    from mrtsim.tables.directions import sounds_high
 
     models, arrays, notes = _paired_columns(args) if args.loss_columns else _models(args)
     try:
@@ -236,6 +239,13 @@ def _compare(args: argparse.Namespace) -> tuple[tuple[str, str], Comparison, lis
         )
     except InputError as error:
         raise InputError(f"{told(args.files)}: {error}") from None
+    columns = args.loss_columns or [args.loss_column or "loss"]
+    if args.higher_is_better is None and any(map(sounds_high, columns)):
+        notes = [
+            *notes,
+            f"of {' and '.join(map(repr, columns))} lower is taken as better: for scores say --higher-is-better, or "
+            "--no-higher-is-better if that is meant",
+        ]
     return models, comparison, notes
 
 
@@ -405,7 +415,7 @@ def _record(args: argparse.Namespace, report: _Report) -> dict[str, Any]:
     c = report.comparison
     record = {"models": list(report.models)} | c.to_dict() | {"warnings": [*report.notes, *c.warnings]}
     if args.margin is not None:
-        advantage = c.advantage(higher_is_better=args.higher_is_better)
+        advantage = c.advantage(higher_is_better=bool(args.higher_is_better))
         known = math.isfinite(advantage.low)
         record["margin"] = {
             "margin": args.margin,
@@ -451,7 +461,7 @@ def _verdict(args: argparse.Namespace, c: Comparison, level: str, word: str) -> 
     lines = []
     known = math.isfinite(c.difference.low)
     if args.margin is not None and known:
-        advantage = c.advantage(higher_is_better=args.higher_is_better)
+        advantage = c.advantage(higher_is_better=bool(args.higher_is_better))
         shown = advantage.low > -args.margin
         lines.append(
             f"  A is {'' if shown else 'not shown to be '}not inferior to B by {number(args.margin)}: the one-sided "
@@ -461,7 +471,7 @@ def _verdict(args: argparse.Namespace, c: Comparison, level: str, word: str) -> 
     elif known:
         better = None
         if not c.difference.low <= 0 <= c.difference.high:
-            better = "A" if (c.difference.value > 0) == args.higher_is_better else "B"
+            better = "A" if (c.difference.value > 0) == bool(args.higher_is_better) else "B"
         lines.append(
             f"  {better} is better ({'higher' if args.higher_is_better else 'lower'} {word}): the interval excludes 0"
             if better

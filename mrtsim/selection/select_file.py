@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from mrtsim.selection.chooser import (
 from mrtsim.selection.outputs import WriteTo, kept_rows
 from mrtsim.selection.report import SelectionReport
 from mrtsim.tables import chunks
+from mrtsim.tables.directions import sounds_low
 from mrtsim.tables.formats import Tables, open_tables
 from mrtsim.tables.pool_columns import nested_pools
 from mrtsim.tables.reader import Batch, Kind, Layout, MissingIds, Places, Reader, Wanted
@@ -38,8 +38,6 @@ from mrtsim.tables.values import Wrong, shown
 
 # Names where none is given; they need not be there.
 USUAL = {"reward": "reward", "embedding": "embedding"}
-# Words that name what is the better the lower it is.
-LOW = {"rank", "ranking", "loss", "nll", "perplexity", "ppl", "error", "errors", "cost", "distance"}
 
 
 @dataclass(frozen=True)
@@ -234,10 +232,9 @@ class _Run:
         """
         notes: list[str] = []
         reward = self.columns.reward or USUAL["reward"]
-        low = LOW & set(re.split(r"[^a-z]+", reward.casefold()))
-        if self.needs_rewards and low and self.columns.lower_is_better is None:
+        if self.needs_rewards and self.columns.lower_is_better is None and sounds_low(reward):
             notes.append(
-                f"of {reward!r} the highest are kept as the best: for a {min(low)} say --lower-is-better, or "
+                f"of {reward!r} the highest are kept as the best: for a loss or a rank say --lower-is-better, or "
                 "--no-lower-is-better if that is meant"
             )
         try:

@@ -292,3 +292,35 @@ def test_a_hundred_thousand_rows_take_a_second(capsys, tmp_path):
     answer(capsys, *arguments)
     assert time.thread_time() - start < 1.5
     assert math.isfinite(start)
+
+
+@pytest.mark.parametrize(
+    ("columns", "flag", "told"),
+    [
+        (("exact_match", "exact_match"), (), True),
+        (("scores.new", "scores.old"), (), True),
+        (("scores.new", "scores.old"), ("--no-higher-is-better",), False),
+        (("accuracy", "accuracy"), ("--higher-is-better",), False),
+        (("loss", "loss"), (), False),
+        (("reward_loss", "reward_loss"), (), False),
+        (("value", "value"), (), False),
+    ],
+)
+def test_scores_that_are_taken_as_losses_are_told(capsys, tmp_path, columns, flag, told):
+    """Else the wrong model would be called the better one without a word."""
+    new, old = columns
+    rows = []
+    for i in range(12):
+        if new == old:
+            rows += [{"prompt_id": f"q{i}", "model": m, new: i % 3 + (m == "a") * (i % 4)} for m in "ab"]
+        else:
+            rows.append({"prompt_id": f"q{i}", "scores": {"new": i % 3, "old": i % 5}})
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    where = (
+        ["--model-column", "model", "--models", "a", "b", "--loss-column", new]
+        if new == old
+        else ["--loss-columns", new, old]
+    )
+    warnings = " ".join(answer(capsys, path, *where, *flag)["warnings"])
+    assert ("lower is taken as better: for scores say --higher-is-better" in warnings) == told
