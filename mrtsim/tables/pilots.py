@@ -101,7 +101,7 @@ def read_pilot(
             "every prompt has one response, so the spread between responses is not in the data; "
             f"is the list of losses nested in another column, or the prompt column {prompt_column!r} unique per row?"
         )
-    data.notes.extend(of_several_models(data))
+    data.notes.extend([*of_several_models(data), *_rows_of_one_response(data)])
     groups = data.ids["group"].codes if group_column is not None else None
     if groups is not None:
         _one_group_each(data)
@@ -129,6 +129,25 @@ def of_several_models(data: ColumnData) -> Iterator[str]:
                     f"the responses to a prompt are of several models (column {name!r} has {of.count}) and are taken "
                     f"as one sample; keep the rows of one, or compare two: mrtsim compare --model-column {name}"
                 )
+
+
+def _rows_of_one_response(data: ColumnData) -> Iterator[str]:
+    """What to say where a column of response ids was read besides and does not tell the rows of a prompt apart."""
+    if "response_id" not in data.ids:
+        return
+    prompts, responses = data.ids["prompt"], data.ids["response_id"]
+    rows = np.flatnonzero(prompts.codes < 1_000)  # a layout shows in few prompts, and fewer are sorted
+    pairs = prompts.codes[rows].astype(np.int64) * responses.count + responses.codes[rows]
+    order = np.argsort(pairs, kind="stable")
+    again = np.flatnonzero(np.diff(pairs[order]) == 0)
+    if again.size:
+        row = int(rows[order[again].min()])
+        yield (
+            f"prompt {shown(prompts.names[prompts.codes[row]])} has several rows of response "
+            f"{shown(responses.names[responses.codes[row]])} (column 'response_id'), and each is taken as a response "
+            "of its own; where they are tokens or judgements of one response, take their mean first, or name the "
+            "judges: --judge-column"
+        )
 
 
 def _positions(data: ColumnData) -> dict[str, NDArray[np.int64]]:

@@ -139,6 +139,21 @@ def test_responses_of_several_models_are_told(tmp_path, column):
     assert read_pilot(write(tmp_path / "each.jsonl", rows)).notes == []
 
 
+def test_several_rows_of_one_response_are_told(tmp_path):
+    rows = [
+        {"prompt_id": f"p{p}", "response_id": f"r{r}", "rater": j, "loss": float(p + r * j)}
+        for p in range(3)
+        for r in range(2)
+        for j in range(3)
+    ]
+    path = write(tmp_path / "in.jsonl", rows)
+    (note,) = read_pilot(path).notes
+    assert note.startswith("prompt 'p0' has several rows of response 'r0' (column 'response_id')")
+    assert read_pilot(path, judge_column="rater").notes == []
+    one = [row for row in rows if row["rater"] == 0]
+    assert read_pilot(write(tmp_path / "one.jsonl", one)).notes == []
+
+
 def test_a_vector_per_response_in_place_of_the_loss(tmp_path):
     rows = [{"prompt_id": p, "g": [p + r, 1.5, -r]} for p in range(3) for r in range(2)]
     pilot = read_pilot(write(tmp_path / "in.jsonl", rows), vector_column="g")
