@@ -15,7 +15,7 @@ from mrtsim.tables.reader import Layout, MissingIds
 from mrtsim.tables.values import shown
 
 # Columns whose ids may be common to all prompts (`mrtsim.pilot.common_judges`): read where they are there.
-MODELS = ("model", "model_name", "model_id", "generator")
+MODELS = ("model", "model_name", "model_id", "generator", "checkpoint", "step", "global_step")
 MAYBE_COMMON = ("response_id", "seed", "judge", "rater", "annotator", *MODELS, "epoch", "run", "sample")
 POSITION = "place in the list"  # of the responses to a prompt; in Python a column of the array
 
@@ -126,8 +126,9 @@ def of_several_models(data: ColumnData) -> Iterator[str]:
             one[prompts.codes] = of.codes
             if (one[prompts.codes] != of.codes).any():
                 yield (
-                    f"the responses to a prompt are of several models (column {name!r} has {of.count}) and are taken "
-                    f"as one sample; keep the rows of one, or compare two: mrtsim compare --model-column {name}"
+                    f"the responses to a prompt differ in {name!r}, which has {of.count} values, and are taken as one "
+                    "sample; where these are models or checkpoints, keep the rows of one, or compare two: mrtsim "
+                    f"compare --model-column {name}"
                 )
 
 

@@ -121,7 +121,7 @@ def test_ids_that_may_be_common_to_all_prompts(tmp_path, ending, layout):
     assert said.maybe_common == {}
 
 
-@pytest.mark.parametrize("column", ["model", "generator"])
+@pytest.mark.parametrize("column", ["model", "generator", "step"])
 def test_responses_of_several_models_are_told(tmp_path, column):
     rows = [
         {"prompt_id": p, "loss": float(r % 2), column: f"m{m}"}
@@ -131,7 +131,7 @@ def test_responses_of_several_models_are_told(tmp_path, column):
     ]
     path = write(tmp_path / "in.jsonl", rows)
     for found in (read_pilot(path), read_success_counts(path, reward_column="loss")):
-        assert sum(f"of several models (column '{column}' has 2)" in note for note in found.notes) == 1
+        assert sum(f"differ in '{column}', which has 2 values" in note for note in found.notes) == 1
     assert read_pilot(path, judge_column=column).notes == []
     # a model per prompt is no mixture
     for row in rows:
