@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import reduce
 from typing import Any
 
 import jax
@@ -16,8 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mrtsim.models import Mixture
-
-_MANY = 64  # responses per prompt from which they, not the prompts, fill the vector units
 
 Loss = Callable[[Any, Float[Array, "prompts d"], Float[Array, "prompts k"]], Float[Array, "prompts k"]]
 
@@ -36,32 +33,12 @@ def squared_loss(
 
 
 def mixture_nll(mixture: Mixture, responses: Float[Array, "*prompts k"]) -> Float[Array, "*prompts k"]:
-    """Negative log-likelihood, in nats, of responses under their prompt's Gaussian mixture.
-
-    Args:
-        mixture: one per prompt.
-        responses: (prompts, k).
-    """
-    if responses.shape[-1] >= _MANY:
-        return _nll_of_many(mixture, responses)
+    """Negative log-likelihood, in nats, of responses under their prompt's Gaussian mixture."""
     # Components and responses lead, so that prompts, the longest axis, fill the vector units: twice as fast.
     log_weights, means, log_scales = (jnp.moveaxis(p, -1, 0)[:, None] for p in mixture)
     standard = (jnp.moveaxis(responses, -1, 0) - means) * jnp.exp(-log_scales)
     log_joint = (log_weights - log_scales - 0.5 * math.log(2 * math.pi)) - 0.5 * jnp.square(standard)
     return -jnp.moveaxis(jax.nn.logsumexp(log_joint, axis=0), 0, -1)
-
-
-def _nll_of_many(mixture: Mixture, responses: Float[Array, "*prompts k"]) -> Float[Array, "*prompts k"]:
-    """`mixture_nll` with responses as the longest axis: four times as fast, as nothing is moved and no axis summed."""
-    log_weights, means, log_scales = mixture
-    constant, precision = log_weights - log_scales - 0.5 * math.log(2 * math.pi), jnp.exp(-log_scales)
-    log_joint = [
-        constant[..., i, None] - 0.5 * jnp.square((responses - means[..., i, None]) * precision[..., i, None])
-        for i in range(means.shape[-1])
-    ]
-    largest = reduce(jnp.maximum, log_joint)
-    largest = jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0))
-    return -(largest + jnp.log(sum(jnp.exp(one - largest) for one in log_joint)))
 
 
 def mdn_nll(

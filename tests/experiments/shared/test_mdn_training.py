@@ -11,11 +11,21 @@ import numpy as np
 import pytest
 
 from experiments.shared import mdn_training
-from experiments.shared.mdn_training import PAPER, TOY, Shape, draw, judge, keep, shifted, sobol_prompts
+from experiments.shared.mdn_training import (
+    PAPER,
+    TOY,
+    Shape,
+    draw,
+    judge,
+    keep,
+    nll_of_many,
+    shifted,
+    sobol_prompts,
+)
 from experiments.shared.training import Recipe
 from mrtsim.distributions.exact_components import decompose
-from mrtsim.losses import mdn_nll
-from mrtsim.models import MDN
+from mrtsim.losses import mdn_nll, mixture_nll
+from mrtsim.models import MDN, Mixture
 
 BRIEF = Recipe(steps=4, validate_every=2)
 
@@ -117,3 +127,14 @@ def test_shifted_points_average_without_bias():
 
 def test_the_papers_recipe():
     assert (PAPER.steps, PAPER.learning_rate, PAPER.clip) == (400, 0.005, 5.0)
+
+
+def test_the_loss_of_many_responses_is_the_loss():
+    with jax.enable_x64(True):
+        parts = jax.random.normal(jax.random.key(0), (3, 6, 5), jnp.float64)
+        mixture = Mixture(jax.nn.log_softmax(parts[0]), 3 * parts[1], parts[2])
+        responses = 4 * jax.random.normal(jax.random.key(1), (6, 100), jnp.float64)
+        responses = responses.at[0, 0].set(1e200)  # its square overflows: an infinite loss, no NaN
+        found, expected = nll_of_many(mixture, responses), mixture_nll(mixture, responses)
+        assert np.isposinf(found[0, 0])
+        np.testing.assert_allclose(found, expected, rtol=1e-14)
