@@ -82,6 +82,7 @@ class Config:
     learner_similarities: tuple[float, ...] = (0.5, 0.9)
     learner_responses: int = 8
     learner_replicates: int = 6
+    learner_block: int = 1
     points: int = 2**14
 
     def __post_init__(self):
@@ -98,7 +99,7 @@ PRESETS = {
         replicates=500, pilots=300, learner_similarities=(0.5,), learner_replicates=3, points=2**11
     ),
     "paper": Config(),
-    "precise": Config(replicates=40_000, pilots=10_000, learner_replicates=100),
+    "precise": Config(replicates=40_000, pilots=10_000, learner_replicates=100, learner_block=4),
 }
 
 
@@ -302,6 +303,7 @@ def _train(config: Config, key: PRNGKeyArray, sweep: Any) -> dict[str, Any]:
                 config,
                 in_float32(corpus(size, similarity, 1.0)),
                 k,
+                block=config.learner_block,
             )
             excess.append({recipe: np.asarray(values) - entropy for recipe, values in nll.items()})
         return {"group_size": size} | {
