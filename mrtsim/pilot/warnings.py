@@ -131,7 +131,13 @@ def _same_means(sums: PromptSums) -> bool:
 
 
 def repeated(copies: int, where: str = "", what: str = "loss") -> Iterator[str]:
-    """Responses that are there more than once; `where` names the model that they are of, with a colon."""
+    """Responses that are there more than once.
+
+    Args:
+        copies: how often each is, at least (`PromptSums.copies`).
+        where: which model they are of, with a colon; empty where there is one.
+        what: what a row holds.
+    """
     if copies > 1:
         yield (
             f"{where}in all prompts every {what} stands {copies} times, or a multiple of that. Rows that were written "
